@@ -1,0 +1,204 @@
+//! Who is calling, and what they may do. How a credential becomes an identity is `broker::identity`'s.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Timestamp, TopicName, UserId};
+
+/// Topics by name: exact, or a beginning followed by one `*` (`orders/*`; `*` is every topic).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopicPattern {
+    text: Arc<str>,
+}
+
+impl TopicPattern {
+    /// `None` where the text is neither a topic name nor a beginning of one with `*` at its end.
+    pub fn new(text: &str) -> Option<Self> {
+        let valid = match text.strip_suffix('*') {
+            Some(start) => {
+                start.len() < TopicName::MAX_BYTES
+                    && (start.is_empty() || TopicName::new(start.trim_end_matches('/')).is_ok())
+            }
+            None => TopicName::new(text).is_ok(),
+        };
+        valid.then(|| Self { text: text.into() })
+    }
+
+    pub fn matches(&self, topic: &TopicName) -> bool {
+        match self.text.strip_suffix('*') {
+            Some(start) => topic.as_str().starts_with(start),
+            None => topic.as_str() == &*self.text,
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// What an API key may do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Publish to anyone.
+    Publish,
+    /// Publish to topics that match, written `publish:topic/<pattern>`.
+    PublishTopics(TopicPattern),
+    /// Mint tickets for any user.
+    Tickets,
+    /// Read users' counts; manage topics and followers.
+    Users,
+    /// Register templates.
+    Templates,
+    /// Everything, keys included.
+    Admin,
+}
+
+impl Scope {
+    /// The scopes without a pattern: what a key "with all scopes" has.
+    pub const ALL: [Self; 5] = [Self::Publish, Self::Tickets, Self::Users, Self::Templates, Self::Admin];
+
+    /// Reads what `Display` wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "publish" => Some(Self::Publish),
+            "tickets" => Some(Self::Tickets),
+            "users" => Some(Self::Users),
+            "templates" => Some(Self::Templates),
+            "admin" => Some(Self::Admin),
+            _ => text.strip_prefix("publish:topic/").and_then(TopicPattern::new).map(Self::PublishTopics),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Publish => f.write_str("publish"),
+            Self::PublishTopics(pattern) => write!(f, "publish:topic/{}", pattern.as_str()),
+            Self::Tickets => f.write_str("tickets"),
+            Self::Users => f.write_str("users"),
+            Self::Templates => f.write_str("templates"),
+            Self::Admin => f.write_str("admin"),
+        }
+    }
+}
+
+/// The public half of an API key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeyId(pub Arc<str>);
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The authenticated caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    User(UserIdentity),
+    Key(KeyIdentity),
+    /// Who can read the state directory: the command line on the same machine.
+    Operator,
+}
+
+/// How a user's credential came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// `Authorization: Bearer`, which no foreign page can make a browser send.
+    Bearer,
+    /// The session cookie, which browsers send by themselves: changes need proof of the same site.
+    Cookie,
+    /// A ticket in the URL: it reads only. Its public id, since one ticket has one live stream.
+    Ticket(Arc<str>),
+}
+
+/// A user, as a token or a ticket vouches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserIdentity {
+    pub user: UserId,
+    pub credential: Credential,
+    /// Topics this token may see; `None` is all that the user follows. `everyone` is always seen.
+    pub topics: Option<Arc<[TopicPattern]>>,
+    /// Whether the token has the scope `publish`.
+    pub publishes: bool,
+    /// When the credential runs out; a stream ends then.
+    pub expires: Option<Timestamp>,
+}
+
+impl UserIdentity {
+    /// Whether this token may see entries of the topic.
+    pub fn may_see(&self, topic: &TopicName) -> bool {
+        topic.is_everyone() || self.topics.as_ref().is_none_or(|patterns| patterns.iter().any(|p| p.matches(topic)))
+    }
+}
+
+/// A backend or a script, by API key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyIdentity {
+    pub id: KeyId,
+    pub name: Arc<str>,
+    pub scopes: Arc<[Scope]>,
+}
+
+impl KeyIdentity {
+    /// Whether the key has the scope, or `admin`.
+    pub fn has(&self, scope: &Scope) -> bool {
+        self.scopes.iter().any(|s| s == scope || *s == Scope::Admin)
+    }
+}
+
+/// Whose idempotency keys and limits these are. A tuple in all but name: never joined into one string.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Principal {
+    User(UserId),
+    Key(KeyId),
+    Operator,
+}
+
+impl Identity {
+    pub fn principal(&self) -> Principal {
+        match self {
+            Self::User(user) => Principal::User(user.user.clone()),
+            Self::Key(key) => Principal::Key(key.id.clone()),
+            Self::Operator => Principal::Operator,
+        }
+    }
+
+    /// Whether a key has this scope; the operator has every one, a user none.
+    pub fn has(&self, scope: &Scope) -> bool {
+        match self {
+            Self::User(_) => false,
+            Self::Key(key) => key.has(scope),
+            Self::Operator => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names_or_beginnings() {
+        let topic = |t| TopicName::new(t).expect("a topic");
+        let orders = TopicPattern::new("orders/*").expect("a pattern");
+        assert!(orders.matches(&topic("orders/42")));
+        assert!(!orders.matches(&topic("orders")));
+        assert!(TopicPattern::new("*").expect("a pattern").matches(&topic("x")));
+        assert!(!TopicPattern::new("ops").expect("a pattern").matches(&topic("ops2")));
+        for bad in ["", "a*b", "**", "a b*"] {
+            assert!(TopicPattern::new(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn scopes_read_what_they_write() {
+        let pattern = Scope::PublishTopics(TopicPattern::new("orders/*").expect("a pattern"));
+        for scope in Scope::ALL.into_iter().chain([pattern]) {
+            assert_eq!(Scope::parse(&scope.to_string()), Some(scope));
+        }
+        assert_eq!(Scope::parse("root"), None);
+        assert_eq!(Scope::parse("publish:topic/"), None);
+    }
+}

@@ -1,0 +1,27 @@
+//! The plain types of the domain: valid once made, no I/O, not serialisable (what crosses a socket is `wire`'s).
+//!
+//! **Invariant**: a value of these types has passed the rules written at its constructor, so no other module
+//! checks a topic's alphabet or a title's length again.
+//!
+//! Rank 0: imports nothing of this crate.
+
+mod audience;
+mod counts;
+mod identity;
+mod mark;
+mod name;
+mod notification;
+mod position;
+mod time;
+
+pub use audience::{Audience, MAX_RECIPIENTS};
+pub use counts::{CategoryCounts, Counts, Tally};
+pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TopicPattern, UserIdentity};
+pub use mark::{EntryState, Mark, MarkAs, MarkKind, MarkTarget, StateChange};
+pub use name::{Category, InvalidName, TopicName, UserId};
+pub use notification::{
+    Action, Content, ContentError, Draft, MAX_ACTIONS, MAX_BODY_CHARS, MAX_DATA_BYTES, MAX_DEPTH, MAX_LABEL_CHARS,
+    MAX_LINK_CHARS, MAX_SENDER_CHARS, MAX_TITLE_CHARS, Notification, NotificationId, Priority,
+};
+pub use position::{Cursor, Epoch, Seq, SourceKey, StreamId, TopicKey, UserKey};
+pub use time::Timestamp;
