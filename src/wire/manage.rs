@@ -1,0 +1,197 @@
+//! Bodies of the resources that backends and operators use: topics, followers, tickets, keys, the demo's sign-in.
+
+use serde::Serialize;
+
+use super::json::{BodyError, Fields};
+use super::publish::category;
+use crate::model::{Category, KeyId, Scope, Timestamp, TopicName, UserId};
+
+/// Characters of a key's name at most.
+pub const MAX_KEY_NAME: usize = 64;
+/// Scopes of a key at most.
+pub const MAX_KEY_SCOPES: usize = 32;
+
+/// Reads the body of `PUT /v1/topics/{topic}`: `{"category"}`, or nothing.
+///
+/// # Errors
+/// [`BodyError`].
+pub fn parse_topic(body: &[u8]) -> Result<Option<Category>, BodyError> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = Fields::parse(body)?;
+    let category = category(&mut fields, "category");
+    finish(fields, Some(category))
+}
+
+/// Reads `{"user"}`: a line of a bulk follow, the body of a demo's sign-in, or of a ticket by key.
+///
+/// # Errors
+/// [`BodyError`].
+pub fn parse_user(body: &[u8]) -> Result<UserId, BodyError> {
+    let mut fields = Fields::parse(body)?;
+    let user = fields.string("user");
+    let user = match user.as_deref().map(UserId::new) {
+        Some(Ok(user)) => Some(user),
+        Some(Err(e)) => {
+            fields.refuse("user", e.to_string());
+            None
+        }
+        None => {
+            fields.refuse("user", "is missing");
+            None
+        }
+    };
+    finish(fields, user)
+}
+
+/// A new API key as asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyBody {
+    pub name: String,
+    pub scopes: Vec<Scope>,
+}
+
+/// Reads `{"name","scopes"}`.
+///
+/// # Errors
+/// [`BodyError`].
+pub fn parse_key(body: &[u8]) -> Result<KeyBody, BodyError> {
+    let mut fields = Fields::parse(body)?;
+    let name = fields.string("name").unwrap_or_default();
+    if name.trim().is_empty() || name.chars().count() > MAX_KEY_NAME || name.chars().any(char::is_control) {
+        fields.refuse("name", format!("must be 1 to {MAX_KEY_NAME} characters without control characters"));
+    }
+    let texts: Vec<String> = fields.read("scopes", "a list of scopes").unwrap_or_default();
+    if texts.is_empty() || texts.len() > MAX_KEY_SCOPES {
+        fields.refuse("scopes", format!("must name 1 to {MAX_KEY_SCOPES} scopes"));
+    }
+    let mut scopes = Vec::with_capacity(texts.len().min(MAX_KEY_SCOPES));
+    for text in &texts {
+        match Scope::parse(text) {
+            Some(scope) => scopes.push(scope),
+            None => fields.refuse("scopes", format!("`{text}` is no scope; there are {SCOPE_NAMES}")),
+        }
+    }
+    finish(fields, Some(KeyBody { name, scopes }))
+}
+
+/// The scopes, for people.
+pub const SCOPE_NAMES: &str = "publish, publish:topic/<pattern>, tickets, users, templates, admin";
+
+fn finish<T>(fields: Fields<'_>, value: Option<T>) -> Result<T, BodyError> {
+    let errors = fields.finish();
+    match value {
+        Some(value) if errors.is_empty() => Ok(value),
+        _ => Err(BodyError::Fields(errors)),
+    }
+}
+
+/// A topic, as its publishers and operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    pub name: TopicName,
+    pub category: Category,
+    pub followers: u64,
+    /// Entries published so far.
+    pub published: u64,
+}
+
+/// [`Topic`] as a body.
+#[derive(Serialize)]
+pub struct TopicBody<'a> {
+    topic: &'a str,
+    category: &'a str,
+    followers: u64,
+    published: u64,
+}
+
+impl<'a> From<&'a Topic> for TopicBody<'a> {
+    fn from(topic: &'a Topic) -> Self {
+        Self {
+            topic: topic.name.as_str(),
+            category: topic.category.as_str(),
+            followers: topic.followers,
+            published: topic.published,
+        }
+    }
+}
+
+/// The answer to a follow or its end.
+#[derive(Serialize)]
+pub struct FollowBody<'a> {
+    pub topic: &'a str,
+    pub user: &'a str,
+    pub following: bool,
+    pub changed: bool,
+}
+
+/// A ticket, told once.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    pub ticket: String,
+    pub user: UserId,
+    pub use_by: Timestamp,
+    pub expires: Timestamp,
+}
+
+/// [`Ticket`] as a body.
+#[derive(Serialize)]
+pub struct TicketBody<'a> {
+    ticket: &'a str,
+    user: &'a str,
+    use_by: String,
+    expires: String,
+}
+
+impl<'a> From<&'a Ticket> for TicketBody<'a> {
+    fn from(ticket: &'a Ticket) -> Self {
+        Self {
+            ticket: &ticket.ticket,
+            user: ticket.user.as_str(),
+            use_by: ticket.use_by.to_string(),
+            expires: ticket.expires.to_string(),
+        }
+    }
+}
+
+/// An API key as it is listed: never its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    pub id: KeyId,
+    pub name: String,
+    pub scopes: Vec<Scope>,
+    pub created_at: Timestamp,
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// [`KeyInfo`] as a body; with the key itself when it was just made.
+#[derive(Serialize)]
+pub struct KeyInfoBody<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    name: &'a str,
+    scopes: Vec<String>,
+    created_at: String,
+    revoked_at: Option<String>,
+}
+
+impl<'a> KeyInfoBody<'a> {
+    pub fn new(info: &'a KeyInfo, key: Option<&'a str>) -> Self {
+        Self {
+            id: &info.id.0,
+            key,
+            name: &info.name,
+            scopes: info.scopes.iter().map(Scope::to_string).collect(),
+            created_at: info.created_at.to_string(),
+            revoked_at: info.revoked_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+/// `{"keys":[…]}`.
+#[derive(Serialize)]
+pub struct KeysBody<'a> {
+    pub keys: Vec<KeyInfoBody<'a>>,
+}
