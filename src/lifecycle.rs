@@ -1,0 +1,67 @@
+//! Shutdown phases, and the one place that spawns tasks.
+//!
+//! A server runs, then drains (no new connections, streams say `bye`, requests in flight finish), then stops.
+//! **Invariant**: every task is spawned here, so that the end can wait for all of them.
+//!
+//! Rank 1: imports nothing of this crate.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::task::TaskTracker;
+
+/// Shared by everything that runs. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Lifecycle {
+    draining: CancellationToken,
+    edges: TaskTracker,
+    core: TaskTracker,
+}
+
+impl Lifecycle {
+    /// Spawns what talks to the outside: connections, accept loops. The drain waits for these first.
+    pub fn spawn_edge<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        self.edges.spawn(task)
+    }
+
+    /// Spawns what edges lean on: the writer, the fan-out. They end when their last user is gone.
+    pub fn spawn_core<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send,
+    {
+        self.core.spawn(task)
+    }
+
+    /// Begins the drain. Calling it again changes nothing.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Resolves when the drain begins.
+    pub fn draining(&self) -> WaitForCancellationFuture<'_> {
+        self.draining.cancelled()
+    }
+
+    /// Waits until every edge task has ended, at most `deadline`. Whether all did.
+    pub async fn edges_ended(&self, deadline: Duration) -> bool {
+        self.edges.close();
+        tokio::time::timeout(deadline, self.edges.wait()).await.is_ok()
+    }
+
+    /// Waits until every core task has ended, at most `deadline`. Whether all did.
+    pub async fn core_ended(&self, deadline: Duration) -> bool {
+        self.core.close();
+        tokio::time::timeout(deadline, self.core.wait()).await.is_ok()
+    }
+}
