@@ -1,0 +1,104 @@
+//! The log's identity and head: one row in the database, repeated in a small file beside it.
+//!
+//! A database found behind that file is an older copy put back by hand: clients may hold cursors it never gave out,
+//! so it gets a new epoch. The file is written without fsync after each durable commit; after a power cut it may be
+//! behind the database, which is harmless, never ahead of it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::model::{Cursor, Epoch, Seq, Timestamp};
+
+const SELECT_LOG: &str = "SELECT epoch, head FROM log WHERE id = 1";
+const INSERT_LOG: &str = "INSERT INTO log (id, epoch, head, created_at) VALUES (1, ?1, 0, ?2)";
+const UPDATE_EPOCH: &str = "UPDATE log SET epoch = ?1 WHERE id = 1";
+pub(super) const UPDATE_HEAD: &str = "UPDATE log SET head = ?1 WHERE id = 1";
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[&str] = &[SELECT_LOG, INSERT_LOG, UPDATE_EPOCH, UPDATE_HEAD];
+
+/// What a fresh epoch is drawn from; no letters that people mix up with digits.
+const EPOCH_ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+const EPOCH_LEN: usize = 6;
+
+/// The small file beside the database.
+#[derive(Debug)]
+pub(super) struct HeadFile {
+    file: File,
+}
+
+impl HeadFile {
+    pub(super) fn path(directory: &Path) -> PathBuf {
+        directory.join("tidings.head")
+    }
+
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(Self::path(directory))?;
+        Ok(Self { file })
+    }
+
+    /// `None` where the file is new or unreadable as a cursor.
+    fn read(&mut self) -> io::Result<Option<Cursor>> {
+        let mut text = String::new();
+        self.file.seek(SeekFrom::Start(0))?;
+        Read::by_ref(&mut self.file).take(64).read_to_string(&mut text)?;
+        let parsed = text
+            .trim()
+            .split_once('.')
+            .and_then(|(epoch, seq)| Some(Cursor { epoch: Epoch::new(epoch)?, seq: Seq(seq.parse().ok()?) }));
+        Ok(parsed)
+    }
+
+    /// Padded, so that a shorter number never leaves digits of a longer one behind.
+    pub(super) fn write(&mut self, epoch: &Epoch, head: Seq) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(format!("{:<40}\n", format!("{epoch}.{head}")).as_bytes())
+    }
+}
+
+/// Reads the log's row, making it in a new database, and gives a new epoch to a database found behind its file.
+pub(super) fn read(
+    connection: &Connection,
+    file: &mut HeadFile,
+    now: Timestamp,
+) -> Result<(Epoch, Seq), super::OpenError> {
+    let row =
+        connection.query_row(SELECT_LOG, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional()?;
+    let Some((epoch, head)) = row else {
+        let epoch = fresh_epoch();
+        connection.execute(INSERT_LOG, params![epoch.as_str(), now.as_millis()])?;
+        file.write(&epoch, Seq::ZERO)?;
+        return Ok((epoch, Seq::ZERO));
+    };
+    let head = Seq(u64::try_from(head).unwrap_or_default());
+    let stored = Epoch::new(&epoch).ok_or(super::OpenError::Damaged("the log has no valid epoch".to_owned()))?;
+    let behind = file.read()?.is_some_and(|known| known.epoch == stored && known.seq > head);
+    let epoch = if behind {
+        let epoch = fresh_epoch();
+        connection.execute(UPDATE_EPOCH, [epoch.as_str()])?;
+        tracing::warn!(%head, "the database is older than the file beside it says: it gets a new epoch, clients will reload");
+        epoch
+    } else {
+        stored
+    };
+    file.write(&epoch, head)?;
+    Ok((epoch, head))
+}
+
+fn fresh_epoch() -> Epoch {
+    let mut bytes = [0u8; EPOCH_LEN];
+    rand::fill(&mut bytes).expect("the system's random source works, or nothing here may go on");
+    let text: String = bytes.iter().map(|b| char::from(EPOCH_ALPHABET[usize::from(b % 32)])).collect();
+    Epoch::new(&text).expect("drawn from an epoch's alphabet")
+}

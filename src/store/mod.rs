@@ -1,0 +1,205 @@
+//! The log and the inboxes in one SQLite file.
+//!
+//! Writes go to one writer, which commits what arrived meanwhile as one group ([`writer`]); reads run in short read
+//! transactions on connections of a pool ([`reader`]). What a group changed leaves through the commit feed
+//! ([`commit`]), in seq order and only once it is durable. Each table family has a file of its own, with its SQL
+//! beside the mapping of its rows.
+//!
+//! **Invariant**: `synchronous=FULL`; there is no setting for it. **Invariant**: no rusqlite type leaves this module.
+//!
+//! It does not know who may do what, and never talks to subscribers.
+//!
+//! Rank 2: imports `model`, `clock`, `metrics`, `lifecycle`.
+
+pub mod commit;
+mod idempotency;
+mod inbox;
+mod keys;
+mod log;
+mod marks;
+mod notifications;
+mod open;
+mod reader;
+mod recount;
+mod replay;
+mod sight;
+mod sql;
+mod states;
+mod tickets;
+mod topics;
+mod users;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+pub use commit::{Change, Commit, Reach, Standing};
+pub use idempotency::{IdempotencyKey, PruneIdempotency};
+pub use inbox::{InboxState, PageQuery, StatedEntry};
+pub use keys::{AddKey, KeyRow, RevokeKey};
+pub use marks::{MarkEntries, MarkOutcome};
+pub use notifications::{Publish, PublishOutcome, UnknownTopics};
+pub use open::OpenError;
+pub use reader::{Reader, Session};
+pub use recount::Drift;
+pub use replay::{Kinds, Position, Replayed};
+pub use sight::{Sight, Span};
+pub use tickets::{AddTicket, PruneTickets, TicketRow, UseTicket};
+pub use topics::{Follow, FollowOutcome, PutTopic, TopicRow, Unfollow};
+pub use users::Appear;
+
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::model::{Category, Epoch, Seq, Timestamp};
+use writer::Operation;
+
+/// Categories a database may hold; counts are kept by category, so their number is bounded.
+pub const MAX_CATEGORIES: usize = 1_000;
+
+/// How the store is opened.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Connections that read.
+    pub readers: usize,
+    /// Operations that may wait for the writer; beyond it callers wait to hand theirs in.
+    pub queue: usize,
+    /// Commits that may wait for the fan-out; beyond it the writer waits.
+    pub feed: usize,
+    /// Page cache of each connection, in KiB.
+    pub cache_kib: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { readers: 4, queue: 1_024, feed: 64, cache_kib: 4 * 1024 }
+    }
+}
+
+/// Why an operation was refused before it wrote anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The topic bears another category.
+    CategoryConflict(Category),
+    UnknownTopic,
+    /// [`MAX_CATEGORIES`] is reached.
+    TooManyCategories,
+    /// The key was used with another body.
+    IdempotencyMismatch,
+    /// The position lies ahead of the head.
+    Ahead,
+    NotFound,
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+    /// The disk is full: writes fail until there is room, reads go on.
+    #[error("the disk is full")]
+    Full,
+    /// The writer has ended; the process is about to.
+    #[error("the store has stopped")]
+    Stopped,
+    #[error("the database failed: {0}")]
+    Failed(String),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// The database of one state directory. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    epoch: Epoch,
+    path: PathBuf,
+    readers: reader::Readers,
+    writer: writer::Handle,
+}
+
+impl Store {
+    /// Opens (or creates) the database in `directory`, brings its schema up to date and starts the writer.
+    ///
+    /// Returns the commit feed too: whoever drains it sees every commit, once, in order.
+    ///
+    /// # Errors
+    /// [`OpenError`], whose text says what to do.
+    pub async fn open(
+        directory: &Path,
+        now: Timestamp,
+        config: &Config,
+        metrics: Arc<Metrics>,
+        lifecycle: &Lifecycle,
+    ) -> Result<(Self, mpsc::Receiver<Commit>), OpenError> {
+        let opened = open::open(directory, now, config).await?;
+        let (sender, feed) = mpsc::channel(config.feed);
+        let epoch = opened.state.epoch.clone();
+        let readers = reader::Readers::new(&opened.path, config)?;
+        let writer = writer::start(opened.connection, opened.state, config.queue, sender, metrics, lifecycle);
+        Ok((Self { inner: Arc::new(Inner { epoch, path: opened.path, readers, writer }) }, feed))
+    }
+
+    /// The identity of this log.
+    pub fn epoch(&self) -> &Epoch {
+        &self.inner.epoch
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Hands an operation to the writer and waits until it is durable.
+    ///
+    /// It enters the queue when this future is first polled. Dropping the future does not take it back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.inner.writer.submit(operation).await
+    }
+
+    /// Runs `work` on a reading connection. It may take several snapshots, one after the other; keep each short, since
+    /// an open one keeps the write-ahead log from being reused.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read<R, F>(&self, work: F) -> Result<R, StoreError>
+    where
+        F: FnOnce(&mut Session<'_>) -> Result<R, StoreError> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.inner.readers.run(self.inner.epoch.clone(), work).await
+    }
+
+    /// The newest durable position, without a read.
+    pub fn head(&self) -> Seq {
+        self.inner.writer.head()
+    }
+
+    /// Why the writer can take nothing more, where that is so.
+    pub fn failure(&self) -> Option<String> {
+        self.inner.writer.failure()
+    }
+
+    /// Resolves when the writer has failed for good; the process must end then.
+    pub async fn failed(&self) -> String {
+        self.inner.writer.failed().await
+    }
+}
+
+/// How long a connection waits for a lock. Only the writer writes, so this is reached by foreign tools alone.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

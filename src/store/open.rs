@@ -1,0 +1,215 @@
+//! Opening the database: settings of every connection, migrations, the backup before one, and refusals that say
+//! what to do.
+
+use std::path::{Path, PathBuf};
+
+use deadpool_sqlite::Runtime;
+use deadpool_sync::SyncWrapper;
+use include_dir::{Dir, include_dir};
+use rusqlite::{Connection, ErrorCode};
+use rusqlite_migration::Migrations;
+
+use super::log::HeadFile;
+use super::writer::State;
+use super::{BUSY_TIMEOUT, Config};
+use crate::model::Timestamp;
+
+static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
+
+/// `application_id` of our files, as the first migration sets it.
+const APPLICATION_ID: i32 = 0x5449_446E;
+
+/// Why the database can't be opened, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "{path} was written by a newer Tidings (its schema is {found}, this program knows up to {known}): \
+         install that version again, or restore a backup made by this one"
+    )]
+    Newer { path: PathBuf, found: usize, known: usize },
+    #[error("{0} is a SQLite file of another application: name another data directory")]
+    Foreign(PathBuf),
+    #[error("the database is damaged: {0}. Stop here, copy the directory, and restore the newest backup")]
+    Damaged(String),
+    #[error("the database can't be opened: {0}")]
+    Sqlite(rusqlite::Error),
+    #[error("the database can't be brought up to date: {0}; it is unchanged")]
+    Migration(#[from] rusqlite_migration::Error),
+    #[error("the state directory can't be used: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// What opening leaves for the writer.
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) connection: SyncWrapper<Connection>,
+    pub(super) state: State,
+}
+
+/// Opens `<directory>/tidings.db` for writing, brought up to date.
+pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> Result<Opened, OpenError> {
+    let path = directory.join("tidings.db");
+    let (file, cache_kib) = (path.clone(), config.cache_kib);
+    let directory = directory.to_path_buf();
+    let (connection, state) = tokio::task::spawn_blocking(move || {
+        let mut connection = Connection::open(&file)?;
+        configure(&connection, cache_kib)?;
+        migrate(&mut connection, &file)?;
+        let mut head_file = HeadFile::open(&directory)?;
+        let (epoch, head) = super::log::read(&connection, &mut head_file, now)?;
+        Ok::<_, OpenError>((connection, State::new(epoch, head, head_file)))
+    })
+    .await
+    .map_err(|e| OpenError::Io(std::io::Error::other(e)))??;
+    let connection = SyncWrapper::new(Runtime::Tokio1, move || Ok::<_, OpenError>(connection)).await?;
+    Ok(Opened { path, connection, state })
+}
+
+/// The settings of the writing connection. `synchronous=FULL` is a promise, not a setting: without it a power cut
+/// loses commits that were acknowledged.
+fn configure(connection: &Connection, cache_kib: u32) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA wal_autocheckpoint = 1000;
+         PRAGMA journal_size_limit = 16777216;",
+    )?;
+    configure_any(connection, cache_kib)
+}
+
+/// The settings that reading connections share.
+pub(super) fn configure_any(connection: &Connection, cache_kib: u32) -> Result<(), rusqlite::Error> {
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch(&format!(
+        "PRAGMA foreign_keys = ON;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA cell_size_check = ON;
+         PRAGMA mmap_size = 0;
+         PRAGMA temp_store = MEMORY;
+         PRAGMA cache_size = -{cache_kib};"
+    ))
+}
+
+/// Brings the schema up to date, after a copy was put aside.
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let migrations = Migrations::from_directory(&MIGRATIONS)?;
+    let known = MIGRATIONS.dirs().count();
+    let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known {
+        return Err(OpenError::Newer { path: path.to_path_buf(), found, known });
+    }
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(OpenError::Foreign(path.to_path_buf()));
+    }
+    if found == known {
+        return Ok(());
+    }
+    if found > 0 {
+        back_up(connection, path, found)?;
+    }
+    migrations.to_latest(connection)?;
+    Ok(())
+}
+
+/// Copies the database beside itself, readable by its owner only, before a migration touches it.
+fn back_up(connection: &Connection, path: &Path, version: usize) -> Result<(), OpenError> {
+    let copy = path.with_extension(format!("db.before-schema-{}", version + 1));
+    if copy.exists() {
+        // A migration that failed half-way through an earlier start left the copy of the same state.
+        std::fs::remove_file(&copy)?;
+    }
+    std::fs::OpenOptions::new().write(true).create_new(true).open(&copy)?;
+    set_private(&copy)?;
+    connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
+    tracing::info!(copy = %copy.display(), "the database was copied before its schema changes");
+    Ok(())
+}
+
+fn set_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_file(path: &Path) -> Result<Connection, OpenError> {
+        let mut connection = Connection::open(path)?;
+        configure(&connection, 1024)?;
+        migrate(&mut connection, path)?;
+        Ok(connection)
+    }
+
+    fn pragma(connection: &Connection, name: &str) -> String {
+        connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).map_or_else(
+            |e| e.to_string(),
+            |value| match value {
+                rusqlite::types::Value::Integer(i) => i.to_string(),
+                rusqlite::types::Value::Text(t) => t,
+                other => format!("{other:?}"),
+            },
+        )
+    }
+
+    #[test]
+    fn the_writer_is_durable_and_strict() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let connection = open_file(&directory.path().join("tidings.db")).expect("opens");
+        for (name, value) in
+            [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("trusted_schema", "0")]
+        {
+            assert_eq!(pragma(&connection, name), value, "{name}");
+        }
+        assert_eq!(pragma(&connection, "application_id"), APPLICATION_ID.to_string());
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_in_a_clear_sentence_and_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tidings.db");
+        open_file(&path).expect("opens").pragma_update(None, "user_version", 99).expect("is set");
+        let error = open_file(&path).expect_err("is refused");
+        assert!(error.to_string().contains("written by a newer Tidings"), "{error}");
+        let version: i64 = Connection::open(&path)
+            .and_then(|c| c.pragma_query_value(None, "user_version", |row| row.get(0)))
+            .expect("is still a database");
+        assert_eq!(version, 99);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_not_touched() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tidings.db");
+        Connection::open(&path).and_then(|c| c.execute_batch("CREATE TABLE theirs (x)")).expect("is made");
+        assert!(matches!(open_file(&path), Err(OpenError::Foreign(_))));
+        std::fs::write(&path, "this is a text, and rather more than a hundred bytes of it ".repeat(20))
+            .expect("is written");
+        assert!(matches!(open_file(&path), Err(OpenError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_migration_first_puts_a_private_copy_aside() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tidings.db");
+        let connection = open_file(&path).expect("opens");
+        back_up(&connection, &path, 1).expect("is copied");
+        let copy = directory.path().join("tidings.db.before-schema-2");
+        assert_eq!(std::fs::metadata(&copy).expect("is there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(pragma(&Connection::open(&copy).expect("opens"), "user_version"), "1");
+    }
+}

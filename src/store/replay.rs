@@ -1,0 +1,200 @@
+//! Reading the log after a cursor, for one user: which positions hold something visible, and what stands there.
+//!
+//! Positions come first, merged over all spans; contents follow page by page. Replay is compact: marks and watermarks
+//! keep the seq of their latest change, so a state that changed thrice comes once, where it changed last.
+
+use rusqlite::{Connection, params};
+
+use super::StoreError;
+use super::notifications;
+use super::reader::Reader;
+use super::sight::{Sight, Span};
+use super::states::States;
+use crate::model::{EntryState, MarkAs, MarkKind, MarkTarget, Notification, NotificationId, Seq, StateChange, UserKey};
+
+const DIRECT_BETWEEN: &str = "
+    SELECT seq FROM entries WHERE user = ?1 AND source = ?2 AND seq > ?3 AND seq <= ?4 ORDER BY seq LIMIT ?5";
+const TOPIC_BETWEEN: &str =
+    "SELECT seq FROM notifications WHERE topic = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4";
+const MARKS_BETWEEN: &str = "
+    SELECT DISTINCT changed FROM marks WHERE user = ?1 AND changed > ?2 AND changed <= ?3 ORDER BY changed LIMIT ?4";
+const WATERMARKS_BETWEEN: &str = "
+    SELECT DISTINCT changed FROM watermarks
+    WHERE user = ?1 AND changed > ?2 AND changed <= ?3 ORDER BY changed LIMIT ?4";
+const WATERMARKS_AT: &str = "
+    SELECT w.kind, w.upto, c.name FROM watermarks w LEFT JOIN categories c ON c.id = w.category
+    WHERE w.user = ?1 AND w.changed = ?2";
+const MARKS_AT: &str = "
+    SELECT m.kind, m.at IS NULL, n.id FROM marks m JOIN notifications n ON n.seq = m.seq
+    WHERE m.user = ?1 AND m.changed = ?2";
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[&str] =
+    &[DIRECT_BETWEEN, TOPIC_BETWEEN, MARKS_BETWEEN, WATERMARKS_BETWEEN, WATERMARKS_AT, MARKS_AT];
+
+/// Something visible to the user, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub seq: Seq,
+    kind: PositionKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PositionKind {
+    Notification,
+    State,
+}
+
+/// What stands at a position.
+#[derive(Clone, Debug)]
+pub enum Replayed {
+    Notification(Notification, EntryState),
+    State(StateChange),
+}
+
+/// Which kinds of event a replay is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kinds {
+    All,
+    NotificationsOnly,
+    StatesOnly,
+    None,
+}
+
+impl Kinds {
+    const fn notifications(self) -> bool {
+        matches!(self, Self::All | Self::NotificationsOnly)
+    }
+
+    const fn states(self) -> bool {
+        matches!(self, Self::All | Self::StatesOnly)
+    }
+}
+
+/// Entries of one span in (after, upto], oldest first, at most `limit`.
+pub(super) fn entries_between(
+    connection: &Connection,
+    user: UserKey,
+    span: &Span,
+    after: Seq,
+    upto: Seq,
+    limit: usize,
+) -> Result<Vec<Seq>, rusqlite::Error> {
+    let (after, upto) = (after.max(span.joined), upto.min(span.end()));
+    if after >= upto || span.newest <= after {
+        return Ok(Vec::new());
+    }
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    match span.source.as_topic() {
+        Some(topic) => seqs(connection, TOPIC_BETWEEN, params![topic, after, upto, limit]),
+        None => seqs(connection, DIRECT_BETWEEN, params![user, span.source, after, upto, limit]),
+    }
+}
+
+fn seqs(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Seq>, rusqlite::Error> {
+    connection.prepare_cached(sql)?.query_map(params, |row| row.get(0))?.collect()
+}
+
+impl Reader<'_> {
+    /// Visible positions in (after, upto], oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn positions(
+        &self,
+        sight: &Sight,
+        kinds: Kinds,
+        after: Seq,
+        upto: Seq,
+        limit: usize,
+    ) -> Result<Vec<Position>, StoreError> {
+        let connection = self.connection();
+        let mut found = Vec::new();
+        if after >= upto {
+            return Ok(found);
+        }
+        if kinds.notifications() {
+            for span in &sight.spans {
+                let seqs = entries_between(connection, sight.user, span, after, upto, limit)?;
+                found.extend(seqs.into_iter().map(|seq| Position { seq, kind: PositionKind::Notification }));
+            }
+        }
+        if kinds.states() {
+            for sql in [MARKS_BETWEEN, WATERMARKS_BETWEEN] {
+                let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+                let seqs = seqs(connection, sql, params![sight.user, after, upto, limit])?;
+                found.extend(seqs.into_iter().map(|seq| Position { seq, kind: PositionKind::State }));
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// What stands at these positions, in their order. What is gone meanwhile is left out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn replay(&self, user: UserKey, positions: &[Position]) -> Result<Vec<Replayed>, StoreError> {
+        let Some(first) = positions.first() else { return Ok(Vec::new()) };
+        let states = States::load(self.connection(), user, first.seq)?;
+        let mut replayed = Vec::with_capacity(positions.len());
+        for position in positions {
+            match position.kind {
+                PositionKind::Notification => {
+                    if let Some(stored) = notifications::load(self.connection(), position.seq)? {
+                        let state = states.of(stored.source, stored.category, position.seq)?;
+                        replayed.push(Replayed::Notification(stored.notification, state));
+                    }
+                }
+                PositionKind::State => replayed.extend(self.state_at(user, position.seq)?.map(Replayed::State)),
+            }
+        }
+        Ok(replayed)
+    }
+
+    /// The mark that was committed at a position, as far as later marks have not overtaken it.
+    fn state_at(&self, user: UserKey, seq: Seq) -> Result<Option<StateChange>, StoreError> {
+        let mut statement = self.sql(WATERMARKS_AT)?;
+        let watermarks = statement
+            .query_map(params![user, seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<Result<Vec<(MarkKind, Seq, _)>, _>>()?;
+        if let Some((kind, upto, category)) = watermarks.into_iter().max_by_key(|(kind, ..)| strength(*kind)) {
+            let target = MarkTarget::Upto(upto);
+            return Ok(Some(StateChange { seq, mark: set_mark(kind), target, category }));
+        }
+        let mut statement = self.sql(MARKS_AT)?;
+        let rows = statement
+            .query_map(params![user, seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+            .collect::<Result<Vec<(MarkKind, bool, NotificationId)>, _>>()?;
+        // One mark names one state; a `read` wrote `seen` rows beside its own.
+        let strongest =
+            rows.iter().max_by_key(|(kind, ..)| strength(*kind)).map(|(kind, taken_back, _)| (*kind, *taken_back));
+        let Some((kind, taken_back)) = strongest else { return Ok(None) };
+        let mark = match (kind, taken_back) {
+            (MarkKind::Read, true) => MarkAs::Unread,
+            (MarkKind::Archived, true) => MarkAs::Unarchived,
+            (kind, _) => set_mark(kind),
+        };
+        let ids = rows.into_iter().filter(|(row_kind, ..)| *row_kind == kind).map(|(_, _, id)| id).collect();
+        Ok(Some(StateChange { seq, mark, target: MarkTarget::Ids(ids), category: None }))
+    }
+}
+
+/// Read says more than the seen that comes with it.
+const fn strength(kind: MarkKind) -> u8 {
+    match kind {
+        MarkKind::Seen => 0,
+        MarkKind::Read => 1,
+        MarkKind::Archived => 2,
+    }
+}
+
+const fn set_mark(kind: MarkKind) -> MarkAs {
+    match kind {
+        MarkKind::Seen => MarkAs::Seen,
+        MarkKind::Read => MarkAs::Read,
+        MarkKind::Archived => MarkAs::Archived,
+    }
+}

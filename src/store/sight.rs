@@ -1,0 +1,203 @@
+//! What one user may see: the spans of the log that are theirs, and the tallies their counts follow from.
+//!
+//! A span is a topic from where the user joined to where the user left, or the direct entries of one category. It is
+//! made of a few rows however many entries lie in it; replay, counts, pages and marks all begin with it.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::StoreError;
+use super::reader::Reader;
+use super::users::everyone_and_floor;
+use crate::model::{Category, CategoryCounts, Counts, Seq, SourceKey, Tally, TopicKey, TopicName, UserKey};
+
+const SELECT_STANDINGS: &str = "
+    SELECT s.source, s.joined, s.parted, s.published, s.newest, s.unread_gone, s.unseen_gone,
+           t.name, t.published, t.newest, t.floor, c.id, c.name
+    FROM standings s
+    LEFT JOIN topics t ON t.id = s.source
+    JOIN categories c ON c.id = CASE WHEN s.source < 0 THEN -s.source ELSE t.category END
+    WHERE s.user = ?1";
+const SELECT_EVERYONE: &str = "
+    SELECT t.id, t.published, t.newest, t.floor, c.id, c.name
+    FROM topics t JOIN categories c ON c.id = t.category
+    WHERE t.name = 'everyone'";
+/// The topic's running total at a position. Answered from the index alone.
+pub(super) const SELECT_ORDINAL: &str =
+    "SELECT ordinal FROM notifications WHERE topic = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1";
+/// How many direct entries lie in (after, upto].
+const COUNT_DIRECT: &str = "SELECT count(*) FROM entries WHERE user = ?1 AND source = ?2 AND seq > ?3 AND seq <= ?4";
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[&str] = &[SELECT_STANDINGS, SELECT_EVERYONE, SELECT_ORDINAL, COUNT_DIRECT];
+
+/// Part of the log that is a user's.
+#[derive(Clone, Debug)]
+pub struct Span {
+    pub source: SourceKey,
+    /// `None` for direct entries.
+    pub topic: Option<TopicName>,
+    pub category: Category,
+    pub(super) category_key: i64,
+    /// Entries after this position are the user's …
+    pub joined: Seq,
+    /// … up to and including this one; `None` while the user follows.
+    pub parted: Option<Seq>,
+    /// Seq of the newest entry of the source.
+    pub newest: Seq,
+    /// The highest position that retention took.
+    pub floor: Seq,
+    /// What the source's topic has published so far.
+    pub total: u64,
+    pub tally: Tally,
+    /// Whether the standing has a row; those of `everyone` get one with their first mark.
+    pub(super) stored: bool,
+}
+
+impl Span {
+    /// What it adds to the counts.
+    pub fn counts(&self) -> CategoryCounts {
+        self.tally.counts(self.total)
+    }
+
+    /// The last position that can be in it.
+    pub fn end(&self) -> Seq {
+        self.parted.unwrap_or(Seq::MAX)
+    }
+
+    /// Whether an entry of this source at this position is the user's.
+    pub fn contains(&self, seq: Seq) -> bool {
+        seq > self.joined && seq <= self.end()
+    }
+
+    /// Entries in (after, upto] that are the user's.
+    pub(super) fn count_entries(
+        &self,
+        connection: &Connection,
+        user: UserKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<u64, rusqlite::Error> {
+        let (after, upto) = (after.max(self.joined), upto.min(self.end()));
+        if after >= upto {
+            return Ok(0);
+        }
+        match self.source.as_topic() {
+            Some(topic) => {
+                let upto = ordinal_at(connection, topic, upto)?;
+                Ok(upto.saturating_sub(ordinal_at(connection, topic, after)?))
+            }
+            None => connection
+                .prepare_cached(COUNT_DIRECT)?
+                .query_row(params![user, self.source, after, upto], |row| row.get(0)),
+        }
+    }
+}
+
+/// How many entries a topic had published at a position.
+pub(super) fn ordinal_at(connection: &Connection, topic: TopicKey, seq: Seq) -> Result<u64, rusqlite::Error> {
+    let ordinal: Option<u64> =
+        connection.prepare_cached(SELECT_ORDINAL)?.query_row(params![topic, seq], |row| row.get(0)).optional()?;
+    Ok(ordinal.unwrap_or_default())
+}
+
+/// Everything one user may see.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    pub user: UserKey,
+    pub spans: Vec<Span>,
+    /// The highest position that retention took from the direct entries. Kept apart from the spans, for an inbox all
+    /// of whose entries are gone.
+    pub direct_floor: Seq,
+}
+
+impl Sight {
+    /// Counts over all spans that `visible` lets through.
+    pub fn counts(&self, visible: impl Fn(&Span) -> bool) -> Counts {
+        let mut counts = Counts::default();
+        for span in self.spans.iter().filter(|span| visible(span)) {
+            counts.add(&span.category, span.counts());
+        }
+        counts
+    }
+
+    /// The highest floor that matters to someone who has seen everything up to `seq`: above it, something is gone.
+    pub fn floor_above(&self, seq: Seq) -> Option<Seq> {
+        let topics = self.spans.iter().filter(|span| span.topic.is_some());
+        topics
+            .filter(|span| span.floor > seq.max(span.joined))
+            .map(|span| span.floor)
+            .chain((self.direct_floor > seq).then_some(self.direct_floor))
+            .max()
+    }
+
+    /// The position before everything that is retained: where `start` begins.
+    pub fn lowest_floor(&self) -> Seq {
+        let topics = self.spans.iter().filter(|span| span.topic.is_some()).map(|span| span.floor.max(span.joined));
+        topics.chain([self.direct_floor]).min().unwrap_or(Seq::ZERO)
+    }
+
+    pub(super) fn load(connection: &Connection, user: UserKey) -> Result<Self, rusqlite::Error> {
+        let (everyone_from, direct_floor) = everyone_and_floor(connection, user)?;
+        let mut spans: Vec<Span> =
+            connection.prepare_cached(SELECT_STANDINGS)?.query_map([user], standing)?.collect::<Result<_, _>>()?;
+        let mut statement = connection.prepare_cached(SELECT_EVERYONE)?;
+        let everyone: Vec<Span> =
+            statement.query_map([], |row| everyone(row, everyone_from))?.collect::<Result<_, _>>()?;
+        for mut span in everyone {
+            if spans.iter().any(|known| known.source == span.source) {
+                continue;
+            }
+            // What was there before the user appeared never counted for them.
+            let topic = span.source.as_topic().expect("`everyone` is a topic");
+            let before = ordinal_at(connection, topic, everyone_from)?;
+            span.tally.unread_gone = before;
+            span.tally.unseen_gone = before;
+            spans.push(span);
+        }
+        Ok(Self { user, spans, direct_floor })
+    }
+}
+
+fn standing(row: &Row<'_>) -> Result<Span, rusqlite::Error> {
+    let source: SourceKey = row.get(0)?;
+    Ok(Span {
+        source,
+        topic: row.get(7)?,
+        category_key: row.get(11)?,
+        category: row.get(12)?,
+        joined: row.get(1)?,
+        parted: row.get(2)?,
+        newest: row.get::<_, Option<Seq>>(4)?.or(row.get(9)?).unwrap_or_default(),
+        floor: row.get::<_, Option<Seq>>(10)?.unwrap_or_default(),
+        total: row.get::<_, Option<u64>>(8)?.unwrap_or_default(),
+        tally: Tally { source, own_total: row.get(3)?, unread_gone: row.get(5)?, unseen_gone: row.get(6)? },
+        stored: true,
+    })
+}
+
+fn everyone(row: &Row<'_>, joined: Seq) -> Result<Span, rusqlite::Error> {
+    let source = SourceKey::topic(row.get(0)?);
+    Ok(Span {
+        source,
+        topic: Some(TopicName::everyone()),
+        category_key: row.get(4)?,
+        category: row.get(5)?,
+        joined,
+        parted: None,
+        newest: row.get(2)?,
+        floor: row.get(3)?,
+        total: row.get(1)?,
+        tally: Tally { source, own_total: None, unread_gone: 0, unseen_gone: 0 },
+        stored: false,
+    })
+}
+
+impl Reader<'_> {
+    /// What the user may see at this head.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sight(&self, user: UserKey) -> Result<Sight, StoreError> {
+        Ok(Sight::load(self.connection(), user)?)
+    }
+}

@@ -1,0 +1,100 @@
+//! How model types stand in SQLite's columns.
+
+use rusqlite::ToSql;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use uuid::Uuid;
+
+use crate::model::{
+    Category, MarkKind, NotificationId, Seq, SourceKey, Timestamp, TopicKey, TopicName, UserId, UserKey,
+};
+
+impl ToSql for Seq {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        // A position beyond SQLite's integers is ahead of every head, and so is the largest integer.
+        Ok(i64::try_from(self.0).unwrap_or(i64::MAX).into())
+    }
+}
+
+impl FromSql for Seq {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let number = value.as_i64()?;
+        u64::try_from(number).map(Self).map_err(|_| FromSqlError::OutOfRange(number))
+    }
+}
+
+macro_rules! key {
+    ($name:ident, $into:expr, $from:expr) => {
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                let into: fn(&Self) -> i64 = $into;
+                Ok(into(self).into())
+            }
+        }
+
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                let from: fn(i64) -> Self = $from;
+                value.as_i64().map(from)
+            }
+        }
+    };
+}
+
+key!(UserKey, |key| key.0, UserKey);
+key!(TopicKey, |key| key.0, TopicKey);
+key!(SourceKey, |key| key.as_i64(), SourceKey::from_i64);
+key!(Timestamp, |at| at.as_millis(), Timestamp::from_millis);
+
+impl ToSql for NotificationId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Blob(self.0.as_bytes())))
+    }
+}
+
+impl FromSql for NotificationId {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Uuid::from_slice(value.as_blob()?).map(Self).map_err(|e| FromSqlError::Other(Box::new(e)))
+    }
+}
+
+impl ToSql for MarkKind {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Seen => 1,
+            Self::Read => 2,
+            Self::Archived => 3,
+        }
+        .into())
+    }
+}
+
+impl FromSql for MarkKind {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            1 => Ok(Self::Seen),
+            2 => Ok(Self::Read),
+            3 => Ok(Self::Archived),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
+macro_rules! name {
+    ($name:ident) => {
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(self.as_str().into())
+            }
+        }
+
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                Self::new(value.as_str()?).map_err(|e| FromSqlError::Other(Box::new(e)))
+            }
+        }
+    };
+}
+
+name!(UserId);
+name!(TopicName);
+name!(Category);
