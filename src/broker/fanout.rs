@@ -1,0 +1,197 @@
+//! The fan-out: one task that drains the commit feed in order, encodes each event once and puts it into the queues of
+//! those it reaches.
+//!
+//! Subscribers are woken once, after the last frame of a commit, so that what was committed together is written
+//! together, the counts behind it included.
+//!
+//! **Invariant**: it never waits for a subscriber.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::tally::Tallies;
+use crate::hub::{Hub, Pushed, Subscriber};
+use crate::metrics::Metrics;
+use crate::model::{Epoch, Seq, StreamId, UserKey};
+use crate::store::{Change, Commit, Reach};
+use crate::wire::frame::{Frame, SharedFrame};
+
+/// Counts go to one subscriber no more often than this; what changes in between travels in the next.
+const COALESCE: Duration = Duration::from_millis(50);
+
+pub(super) struct Fanout {
+    epoch: Epoch,
+    hub: Arc<Hub>,
+    tallies: Arc<Mutex<Tallies>>,
+    metrics: Arc<Metrics>,
+    /// The newest position that was fanned out.
+    head: Seq,
+    /// Subscribers whose counts are due later.
+    due: BinaryHeap<Reverse<(Instant, StreamId)>>,
+}
+
+/// What one commit touched.
+#[derive(Default)]
+struct Touched {
+    subscribers: Vec<Arc<Subscriber>>,
+    /// Users whose standing changed, whether or not a frame reached them.
+    users: HashSet<UserKey>,
+}
+
+impl Touched {
+    fn add(&mut self, subscriber: &Arc<Subscriber>) {
+        if subscriber.touch() {
+            self.subscribers.push(subscriber.clone());
+        }
+    }
+}
+
+impl Fanout {
+    pub(super) fn new(epoch: Epoch, hub: Arc<Hub>, tallies: Arc<Mutex<Tallies>>, metrics: Arc<Metrics>) -> Self {
+        Self { epoch, hub, tallies, metrics, head: Seq::ZERO, due: BinaryHeap::new() }
+    }
+
+    /// Runs until the commit feed ends.
+    pub(super) async fn run(mut self, mut feed: mpsc::Receiver<Commit>) {
+        loop {
+            let due = self.due.peek().map(|Reverse((at, _))| tokio::time::Instant::from_std(*at));
+            let commit = match due {
+                Some(at) => tokio::select! {
+                    biased;
+                    () = tokio::time::sleep_until(at) => {
+                        self.send_due();
+                        continue;
+                    }
+                    commit = feed.recv() => commit,
+                },
+                None => feed.recv().await,
+            };
+            match commit {
+                Some(commit) => self.commit(commit),
+                None => return,
+            }
+        }
+    }
+
+    fn commit(&mut self, commit: Commit) {
+        let mut touched = Touched::default();
+        for change in commit.changes {
+            self.change(change, commit.at, &mut touched);
+        }
+        self.head = commit.head;
+        for user in std::mem::take(&mut touched.users) {
+            self.hub.of_user(user, |subscriber| touched.add(subscriber));
+        }
+        self.send_counts(&touched.subscribers, Instant::now());
+        for subscriber in touched.subscribers {
+            subscriber.wake();
+        }
+    }
+
+    fn change(&self, change: Change, committed: Instant, touched: &mut Touched) {
+        match change {
+            Change::Total { topic, name, category, total, seq } => {
+                self.tallies.lock().total(topic, &name, &category, total, seq);
+            }
+            Change::Standing { user, seq, standing } => {
+                if self.tallies.lock().standing(user, standing, seq) {
+                    touched.users.insert(user);
+                }
+            }
+            Change::Followed { user, topic, name, .. } => self.hub.follow(user, topic, &name),
+            Change::Left { user, topic, seq } => self.hub.leave(user, topic, seq),
+            Change::Marked { user, change } => {
+                let frame = Arc::new(Frame::state(&self.epoch, &change, Some(committed)));
+                self.hub.of_user(user, |subscriber| self.push(subscriber, &frame, touched));
+            }
+            Change::Published { notification, reach } => {
+                let frame = Arc::new(Frame::live(&self.epoch, &notification, committed));
+                self.reach(&reach, &frame, touched);
+            }
+        }
+    }
+
+    fn reach(&self, reach: &Reach, frame: &SharedFrame, touched: &mut Touched) {
+        let push = |subscriber: &Arc<Subscriber>| self.push(subscriber, frame, touched);
+        match reach {
+            Reach::Users(users) => {
+                let mut push = push;
+                for user in users {
+                    self.hub.of_user(*user, &mut push);
+                }
+            }
+            Reach::Topic(topic) => self.hub.of_topic(*topic, push),
+            Reach::Everyone => self.hub.all(push),
+        }
+    }
+
+    fn push(&self, subscriber: &Arc<Subscriber>, frame: &SharedFrame, touched: &mut Touched) {
+        if subscriber.push(frame) == Pushed::Overran {
+            self.metrics.lags.inc();
+        }
+        // Touched even where the frame was filtered out: it may have changed the counts.
+        touched.add(subscriber);
+    }
+
+    /// Sends counts to those who may have them now, and notes when the others may.
+    fn send_counts(&mut self, subscribers: &[Arc<Subscriber>], now: Instant) {
+        let tallies = self.tallies.clone();
+        let tallies = tallies.lock();
+        // Devices of one user share one frame.
+        let mut made: HashMap<UserKey, SharedFrame> = HashMap::new();
+        for subscriber in subscribers {
+            match subscriber.counts_slot(now, COALESCE) {
+                None => {}
+                Some(Err(at)) => self.due.push(Reverse((at, subscriber.stream))),
+                Some(Ok(())) => {
+                    if let Some(frame) = self.counts_frame(&tallies, subscriber, &mut made) {
+                        subscriber.push_counts(self.head, frame, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_due(&mut self) {
+        let now = Instant::now();
+        let mut subscribers = Vec::new();
+        while let Some(Reverse((at, stream))) = self.due.peek().copied()
+            && at <= now
+        {
+            self.due.pop();
+            subscribers.extend(self.hub.stream(stream));
+        }
+        let tallies = self.tallies.clone();
+        let tallies = tallies.lock();
+        let mut made = HashMap::new();
+        for subscriber in subscribers {
+            if let Some(frame) = self.counts_frame(&tallies, &subscriber, &mut made) {
+                subscriber.push_counts(self.head, frame, now);
+                subscriber.wake();
+            }
+        }
+    }
+
+    fn counts_frame(
+        &self,
+        tallies: &Tallies,
+        subscriber: &Subscriber,
+        made: &mut HashMap<UserKey, SharedFrame>,
+    ) -> Option<SharedFrame> {
+        let restricted = subscriber.topics().is_some();
+        if let Some(frame) = made.get(&subscriber.user).filter(|_| !restricted) {
+            return Some(frame.clone());
+        }
+        let counts = tallies.counts(subscriber.user, |topic| subscriber.may_see(topic))?;
+        let frame = Arc::new(Frame::unread(&self.epoch, &counts, self.head));
+        if !restricted {
+            made.insert(subscriber.user, frame.clone());
+        }
+        Some(frame)
+    }
+}

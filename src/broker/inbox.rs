@@ -1,0 +1,143 @@
+//! The inbox: pages, counts and marks of one user.
+
+use super::{Broker, BrokerError};
+use crate::model::{Category, Counts, Credential, Cursor, Identity, NotificationId, Scope, Seq, UserId, UserIdentity};
+use crate::store::{InboxState, MarkEntries, PageQuery, Sight, Span};
+use crate::wire::inbox::{Entry, MarkBody, Marked, Page};
+
+/// Entries of one page at most.
+pub const MAX_PAGE: usize = 100;
+
+/// What a page is asked for.
+#[derive(Clone, Debug)]
+pub struct InboxQuery {
+    /// Entries before this one; `None` begins with the newest.
+    pub before: Option<Cursor>,
+    /// 1 to [`MAX_PAGE`].
+    pub limit: usize,
+    pub state: InboxState,
+    pub category: Option<Category>,
+}
+
+impl Broker {
+    /// One page, newest first.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn inbox(&self, who: &UserIdentity, query: InboxQuery) -> Result<Page, BrokerError> {
+        let before = match &query.before {
+            Some(cursor) if cursor.epoch != *self.epoch() => return Err(BrokerError::UnknownEpoch),
+            Some(cursor) => cursor.seq,
+            None => Seq::MAX,
+        };
+        let page = PageQuery { before, limit: query.limit.clamp(1, MAX_PAGE), state: query.state };
+        let who = who.clone();
+        self.of_user(who.clone(), move |reader, sight, cursor| {
+            let counts = sight.counts(|_| true);
+            let mut shown = sight;
+            shown.spans.retain(|span| query.category.as_ref().is_none_or(|wanted| *wanted == span.category));
+            let (entries, next) = reader.page(&shown, page)?;
+            let entries = entries.into_iter().map(|(notification, state)| Entry { notification, state }).collect();
+            Ok(Page { entries, next, counts, cursor })
+        })
+        .await
+    }
+
+    /// One entry.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotFound`] where it is not in this user's inbox.
+    pub async fn entry(&self, who: &UserIdentity, id: NotificationId) -> Result<Entry, BrokerError> {
+        let found = self.of_user(who.clone(), move |reader, sight, _| reader.entry(&sight, id)).await?;
+        found.map(|(notification, state)| Entry { notification, state }).ok_or(BrokerError::NotFound("entry"))
+    }
+
+    /// The caller's counts, and the head they are as of.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn counts(&self, who: &UserIdentity) -> Result<(Counts, Cursor), BrokerError> {
+        self.of_user(who.clone(), |_, sight, cursor| Ok((sight.counts(|_| true), cursor))).await
+    }
+
+    /// A user's counts, for the application's backend.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn counts_of(&self, by: &Identity, user: &UserId) -> Result<(Counts, Cursor), BrokerError> {
+        if !by.has(&Scope::Users) {
+            return Err(BrokerError::Forbidden("reading a user's counts needs the scope `users`"));
+        }
+        let whole = UserIdentity {
+            user: user.clone(),
+            credential: Credential::Bearer,
+            topics: None,
+            publishes: false,
+            expires: None,
+        };
+        self.counts(&whole).await
+    }
+
+    /// Marks entries. One mark is one commit and, where it changed something, one `state` event.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn mark(&self, who: &UserIdentity, body: MarkBody) -> Result<Marked, BrokerError> {
+        if matches!(who.credential, Credential::Ticket(_)) {
+            return Err(BrokerError::Forbidden("a ticket reads only; marking needs the session or a token"));
+        }
+        if body.epoch.is_some_and(|epoch| epoch != *self.epoch()) {
+            return Err(BrokerError::UnknownEpoch);
+        }
+        let operation = MarkEntries { user: who.user.clone(), mark: body.mark, now: self.inner.clock.now() };
+        let outcome = self.inner.store.write(operation).await?;
+        Ok(Marked {
+            changed: outcome.changed,
+            counts: outcome.sight.map(|sight| sight.counts(|span| may_see(who, span))).unwrap_or_default(),
+            cursor: Cursor { epoch: self.epoch().clone(), seq: outcome.head },
+            unknown: outcome.unknown,
+        })
+    }
+
+    /// Reads with what the user may see, at one head.
+    async fn of_user<R, F>(&self, who: UserIdentity, work: F) -> Result<R, BrokerError>
+    where
+        F: FnOnce(&crate::store::Reader<'_>, Sight, Cursor) -> Result<R, crate::store::StoreError>
+            + Send
+            + Clone
+            + 'static,
+        R: Send + 'static,
+    {
+        let user = who.user.clone();
+        let first = self.read_sight(who.clone(), work.clone()).await?;
+        match first {
+            Some(result) => Ok(result),
+            None => {
+                self.appear(&user).await?;
+                self.read_sight(who, work).await?.ok_or(BrokerError::NotFound("user"))
+            }
+        }
+    }
+
+    async fn read_sight<R, F>(&self, who: UserIdentity, work: F) -> Result<Option<R>, BrokerError>
+    where
+        F: FnOnce(&crate::store::Reader<'_>, Sight, Cursor) -> Result<R, crate::store::StoreError> + Send + 'static,
+        R: Send + 'static,
+    {
+        let read = self.inner.store.read(move |session| {
+            session.snapshot(|reader| {
+                let Some(key) = reader.user(&who.user)? else { return Ok(None) };
+                let mut sight = reader.sight(key)?;
+                sight.spans.retain(|span| may_see(&who, span));
+                let cursor = Cursor { epoch: reader.epoch().clone(), seq: reader.head() };
+                work(reader, sight, cursor).map(Some)
+            })
+        });
+        Ok(read.await?)
+    }
+}
+
+/// Whether the caller's token may see a span.
+pub(super) fn may_see(who: &UserIdentity, span: &Span) -> bool {
+    span.topic.as_ref().is_none_or(|topic| who.may_see(topic))
+}

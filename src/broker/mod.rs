@@ -1,0 +1,215 @@
+//! The rules: who may publish what, what a mark does, what a stream begins with, who is who.
+//!
+//! Edges call [`Broker`] and nothing below it. A publish or a mark goes to the store's writer and comes back as the
+//! answer; what subscribers see takes the other way, from the commit feed through [`fanout`] and the hub into a
+//! [`Feed`]. **Invariant**: no method here writes to a subscriber, and nothing is shown before it is durable.
+//!
+//! Rank 3: imports `model`, `wire`, `clock`, `metrics`, `lifecycle`, `store`, `hub`.
+
+mod error;
+mod fanout;
+mod feed;
+mod identity;
+mod inbox;
+mod janitor;
+mod keys;
+mod opening;
+mod publish;
+mod tally;
+mod tickets;
+mod token;
+mod topics;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use error::{AuthError, BrokerError};
+pub use feed::{Feed, FeedItem, FeedRequest, retry_ms};
+pub use identity::Credentials;
+pub use inbox::InboxQuery;
+pub use publish::{Idempotency, hash_body};
+pub use token::{JwtConfig, TokenClaims, mint_token};
+
+pub use crate::hub::Filter;
+pub use crate::store::{InboxState, OpenError, UnknownTopics};
+
+use crate::clock::Clock;
+use crate::hub::{self, Hub};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+use crate::model::{Epoch, UserId, UserKey};
+use crate::store::{self, Appear, Store};
+use crate::wire::event::ByeReason;
+
+/// Settings of the rules.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Silence after which a stream shows a sign of life.
+    pub heartbeat: Duration,
+    /// How long a ticket is good for.
+    pub ticket_ttl: Duration,
+    /// Within which it must be used first.
+    pub ticket_first_use: Duration,
+    /// How far back `everyone` reaches for someone new.
+    pub everyone_horizon: Duration,
+    /// How long answers are kept for their idempotency key.
+    pub idempotency_ttl: Duration,
+    pub unknown_topics: UnknownTopics,
+    pub jwt: JwtConfig,
+    /// The operator's credential; `None` lets nobody in as operator.
+    pub operator_secret: Option<OperatorSecret>,
+    pub hub: hub::Config,
+    pub store: store::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            ticket_ttl: Duration::from_secs(12 * 3600),
+            ticket_first_use: Duration::from_secs(60),
+            everyone_horizon: Duration::from_secs(7 * 24 * 3600),
+            idempotency_ttl: Duration::from_secs(24 * 3600),
+            unknown_topics: UnknownTopics::Create,
+            jwt: JwtConfig::default(),
+            operator_secret: None,
+            hub: hub::Config::default(),
+            store: store::Config::default(),
+        }
+    }
+}
+
+/// The operator's credential. Its `Debug` tells nothing.
+#[derive(Clone)]
+pub struct OperatorSecret(pub String);
+
+impl std::fmt::Debug for OperatorSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OperatorSecret(…)")
+    }
+}
+
+/// How the server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    Ready,
+    Draining,
+    /// It goes on, but not in full; why.
+    Degraded(String),
+}
+
+/// The rules at work. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    lifecycle: Lifecycle,
+    store: Store,
+    hub: Arc<Hub>,
+    tallies: Arc<Mutex<tally::Tallies>>,
+    keys: keys::Keyring,
+    running: publish::Running,
+}
+
+impl Broker {
+    /// Opens the database in a state directory, and starts the writer, the fan-out and the janitor on `lifecycle`.
+    ///
+    /// # Errors
+    /// [`OpenError`], whose text says what to do.
+    pub async fn open(
+        data: &Path,
+        config: Config,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, OpenError> {
+        let (store, feed) = Store::open(data, clock.now(), &config.store, metrics.clone(), lifecycle).await?;
+        let hub = Hub::new(config.hub);
+        let tallies = Arc::new(Mutex::new(tally::Tallies::default()));
+        let keys = keys::Keyring::load(&store).await.map_err(|e| OpenError::Damaged(e.to_string()))?;
+        let fanout = fanout::Fanout::new(store.epoch().clone(), hub.clone(), tallies.clone(), metrics.clone());
+        lifecycle.spawn_core(fanout.run(feed));
+        let inner = Inner {
+            config,
+            clock,
+            metrics,
+            lifecycle: lifecycle.clone(),
+            store,
+            hub,
+            tallies,
+            keys,
+            running: publish::Running::default(),
+        };
+        let this = Self { inner: Arc::new(inner) };
+        lifecycle.spawn_core(janitor::run(Arc::downgrade(&this.inner), lifecycle.clone()));
+        Ok(this)
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    /// The identity of the log.
+    pub fn epoch(&self) -> &Epoch {
+        self.inner.store.epoch()
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Ends every stream with `bye shutdown`.
+    pub fn drain(&self) {
+        self.inner.hub.all(|subscriber| subscriber.end(ByeReason::Shutdown));
+    }
+
+    pub fn health(&self) -> Health {
+        if let Some(reason) = self.inner.store.failure() {
+            Health::Degraded(reason)
+        } else if self.inner.lifecycle.is_draining() {
+            Health::Draining
+        } else {
+            Health::Ready
+        }
+    }
+
+    /// Resolves with the reason when the database can't be written any more. The process must end then, so that it
+    /// starts again from what is durable.
+    pub async fn failed(&self) -> String {
+        self.inner.store.failed().await
+    }
+
+    /// Compares every user's stored counts with a count of their entries one by one; returns who drifted.
+    ///
+    /// # Errors
+    /// [`BrokerError::Storage`].
+    pub async fn drift(&self) -> Result<Vec<store::Drift>, BrokerError> {
+        let (mut all, mut after) = (Vec::new(), Some(UserKey(0)));
+        while let Some(from) = after {
+            let page = self.inner.store.read(move |session| session.snapshot(|reader| reader.drift(from)));
+            let (drifted, next) = page.await?;
+            all.extend(drifted);
+            after = next;
+        }
+        Ok(all)
+    }
+
+    /// The user's number; someone new appears now, which fixes where `everyone` begins for them.
+    async fn appear(&self, user: &UserId) -> Result<UserKey, BrokerError> {
+        let now = self.inner.clock.now();
+        let everyone_horizon = self.inner.config.everyone_horizon;
+        Ok(self.inner.store.write(Appear { user: user.clone(), now, everyone_horizon }).await?)
+    }
+}

@@ -1,0 +1,188 @@
+//! How a stream begins: attach, take the head, decide whether the client's cursor can be honoured, and say so.
+//!
+//! All of it runs in one hop to a reading connection. The order is what keeps the hand-over without gap: the
+//! subscriber joins its topics before the head is taken, so whatever is committed later is in its queue, and
+//! whatever is not lies at or below the head and is replayed.
+
+use std::sync::Arc;
+
+use super::feed::FeedRequest;
+use super::inbox::may_see;
+use super::tally::Tallies;
+use crate::hub::{Attachment, Filter};
+use crate::metrics::Metrics;
+use crate::model::{Cursor, Seq, UserIdentity, UserKey};
+use crate::store::{InboxState, Kinds, PageQuery, Position, Reader, Replayed, Session, Sight, StoreError};
+use crate::wire::cursor::Resume;
+use crate::wire::event::{EventKind, Hello, MISSED_EXACT, ResetReason};
+use crate::wire::frame::{Frame, SharedFrame};
+
+/// Positions that one look at the log gathers: what `missed` needs, and one more to know that there are more.
+pub(super) const PLAN: usize = MISSED_EXACT + 1;
+/// Events that one read fetches.
+pub(super) const PAGE: usize = 128;
+
+/// Settings of `hello` that the log does not know.
+pub(super) struct Greeting {
+    pub(super) heartbeat: u64,
+    pub(super) stream: String,
+    pub(super) retry_ms: u32,
+}
+
+/// What a stream begins with.
+pub(super) struct Opening {
+    pub(super) hello: SharedFrame,
+    /// What follows at once: a snapshot, or the first page of the replay.
+    pub(super) first: Vec<SharedFrame>,
+    pub(super) backlog: Backlog,
+}
+
+/// What is still to be replayed.
+pub(super) struct Backlog {
+    /// Everything visible up to here was sent.
+    pub(super) last: Seq,
+    /// Up to here the log is read; what lies above comes from the queue.
+    pub(super) head: Seq,
+    pub(super) plan: Vec<Position>,
+}
+
+/// Which events of the log a filter lets through.
+pub(super) fn kinds(filter: &Filter) -> Kinds {
+    match (filter.wants(EventKind::Notification), filter.wants(EventKind::State)) {
+        (true, true) => Kinds::All,
+        (true, false) => Kinds::NotificationsOnly,
+        (false, true) => Kinds::StatesOnly,
+        (false, false) => Kinds::None,
+    }
+}
+
+/// What the stream may show: the user's sight, cut by token and filter.
+pub(super) fn shown(sight: &Sight, who: &UserIdentity, filter: &Filter) -> Sight {
+    let mut shown = sight.clone();
+    shown.spans.retain(|span| may_see(who, span) && filter.admits_source(&span.category, span.topic.as_ref()));
+    shown
+}
+
+/// Joins the topics that the user follows. What the hub learns while this runs wins over what was read.
+pub(super) fn join(session: &mut Session<'_>, attachment: &Attachment, who: &UserIdentity) -> Result<(), StoreError> {
+    let user = attachment.subscriber().user;
+    session.snapshot(|reader| {
+        let sight = reader.sight(user)?;
+        let open = sight.spans.iter().filter(|span| span.parted.is_none() && may_see(who, span));
+        attachment.join(open.filter_map(|span| span.source.as_topic()), reader.head());
+        Ok(())
+    })
+}
+
+/// Everything at one head.
+pub(super) struct Begin<'b> {
+    pub(super) who: &'b UserIdentity,
+    pub(super) request: &'b FeedRequest,
+    pub(super) greeting: Greeting,
+    pub(super) tallies: &'b parking_lot::Mutex<Tallies>,
+    pub(super) metrics: &'b Metrics,
+}
+
+impl Begin<'_> {
+    pub(super) fn run(self, reader: &Reader<'_>, user: UserKey) -> Result<Opening, StoreError> {
+        let sight = reader.sight(user)?;
+        self.tallies.lock().load(&sight, reader.head());
+        match self.resumes(reader, &sight) {
+            Ok(after) => self.replay(reader, &sight, after),
+            Err(reason) => self.snapshot(reader, &sight, reason),
+        }
+    }
+
+    /// The position to go on from, or why that can't be.
+    fn resumes(&self, reader: &Reader<'_>, sight: &Sight) -> Result<Seq, ResetReason> {
+        let mut visible = sight.clone();
+        visible.spans.retain(|span| may_see(self.who, span));
+        match &self.request.resume {
+            Resume::FirstVisit => Err(ResetReason::None),
+            Resume::Malformed => Err(ResetReason::Malformed),
+            Resume::Now => Ok(reader.head()),
+            Resume::Start => Ok(visible.lowest_floor().min(reader.head())),
+            Resume::After(cursor) if cursor.epoch != *reader.epoch() => Err(ResetReason::Epoch),
+            Resume::After(cursor) if cursor.seq > reader.head() => Err(ResetReason::Ahead),
+            Resume::After(cursor) if visible.floor_above(cursor.seq).is_some() => Err(ResetReason::Pruned),
+            Resume::After(cursor) => Ok(cursor.seq),
+        }
+    }
+
+    fn replay(self, reader: &Reader<'_>, sight: &Sight, after: Seq) -> Result<Opening, StoreError> {
+        let shown = shown(sight, self.who, &self.request.filter);
+        let head = reader.head();
+        let mut plan = reader.positions(&shown, kinds(&self.request.filter), after, head, PLAN)?;
+        let hello = self.hello(reader, sight, after, None, plan.len());
+        let rest = plan.split_off(plan.len().min(PAGE));
+        let first = frames(reader, shown.user, &plan)?;
+        let last = match (rest.is_empty(), plan.last()) {
+            // Nothing more lies up to the head.
+            (true, _) | (false, None) => head,
+            (false, Some(position)) => position.seq,
+        };
+        Ok(Opening { hello, first, backlog: Backlog { last, head, plan: rest } })
+    }
+
+    fn snapshot(self, reader: &Reader<'_>, sight: &Sight, reason: ResetReason) -> Result<Opening, StoreError> {
+        let head = reader.head();
+        let filter = &self.request.filter;
+        let mut entries = Vec::new();
+        if filter.wants(EventKind::Notification) && self.request.snapshot > 0 {
+            let query = PageQuery { before: Seq::MAX, limit: self.request.snapshot, state: InboxState::All };
+            (entries, _) = reader.page(&shown(sight, self.who, filter), query)?;
+            entries.reverse();
+        }
+        let after = entries.first().map_or(head, |(oldest, _)| oldest.seq.previous());
+        let hello = self.hello(reader, sight, after, Some(reason), entries.len());
+        let epoch = reader.epoch();
+        let mut first = Vec::with_capacity(entries.len() + 1);
+        if filter.wants(EventKind::Unread) {
+            let counts = sight.counts(|span| may_see(self.who, span));
+            first.push(Arc::new(Frame::unread(epoch, &counts, head)));
+        }
+        first.extend(entries.iter().map(|(n, state)| Arc::new(Frame::replayed(epoch, n, *state))));
+        // What lies between the newest of these and the head is part of the state they show.
+        Ok(Opening { hello, first, backlog: Backlog { last: head, head, plan: Vec::new() } })
+    }
+
+    fn hello(
+        &self,
+        reader: &Reader<'_>,
+        sight: &Sight,
+        after: Seq,
+        reset: Option<ResetReason>,
+        missed: usize,
+    ) -> SharedFrame {
+        self.metrics.recoveries.get_or_create(&[("recovery", reset.map_or("recovered", ResetReason::as_str))]).inc();
+        let hello = Hello {
+            user: self.who.user.clone(),
+            cursor: Cursor { epoch: reader.epoch().clone(), seq: after },
+            head: reader.head(),
+            reset,
+            missed,
+            counts: sight.counts(|span| may_see(self.who, span)),
+            heartbeat: self.greeting.heartbeat,
+            expires: self.who.expires,
+            stream: self.greeting.stream.clone(),
+        };
+        Arc::new(Frame::hello(&hello, self.greeting.retry_ms))
+    }
+}
+
+/// What stands at these positions, encoded for one subscriber.
+pub(super) fn frames(
+    reader: &Reader<'_>,
+    user: UserKey,
+    positions: &[Position],
+) -> Result<Vec<SharedFrame>, StoreError> {
+    let epoch = reader.epoch();
+    let replayed = reader.replay(user, positions)?;
+    let frames = replayed.into_iter().map(|event| {
+        Arc::new(match event {
+            Replayed::Notification(notification, state) => Frame::replayed(epoch, &notification, state),
+            Replayed::State(change) => Frame::state(epoch, &change, None),
+        })
+    });
+    Ok(frames.collect())
+}

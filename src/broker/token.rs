@@ -1,0 +1,210 @@
+//! Users' tokens: JWT (RFC 7519) with HS256, minted by the embedding application or by `tidings token`.
+//!
+//! **Invariant**: the algorithm is fixed by our key, never by the token's header; claims are looked at only after the
+//! signature was verified; `sub` and `exp` must be there with the right types.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+use super::AuthError;
+use crate::model::{Credential, Timestamp, TopicPattern, UserId, UserIdentity};
+
+/// Patterns in one token at most.
+const MAX_TOPICS: usize = 100;
+/// Bytes of a token at most; a larger one is not looked at.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// How users' tokens are checked.
+#[derive(Clone, Default)]
+pub struct JwtConfig {
+    /// The shared secret of HS256.
+    pub secret: Vec<u8>,
+    /// `aud` must name this, where it is set.
+    pub audience: Option<String>,
+    /// `iss` must be this, where it is set.
+    pub issuer: Option<String>,
+}
+
+impl fmt::Debug for JwtConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtConfig")
+            .field("secret", &"…")
+            .field("audience", &self.audience)
+            .field("issuer", &self.issuer)
+            .finish()
+    }
+}
+
+/// What a token says.
+#[derive(Clone, Debug)]
+pub struct TokenClaims {
+    pub user: UserId,
+    pub expires: Timestamp,
+    /// Topics it may see; `None` is all that the user follows.
+    pub topics: Option<Vec<TopicPattern>>,
+    /// Scopes, separated by spaces (RFC 8693). `publish` lets the form publish.
+    pub scope: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    sub: String,
+    exp: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    topics: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+}
+
+/// What is read of a token that someone else minted; `aud` may be a list there, and is checked by the library.
+#[derive(Deserialize)]
+struct ForeignClaims {
+    sub: String,
+    exp: i64,
+    #[serde(default)]
+    topics: Option<Vec<String>>,
+    #[serde(default)]
+    scope: Option<String>,
+}
+
+/// Makes a token that [`JwtConfig`] accepts.
+pub fn mint_token(config: &JwtConfig, claims: &TokenClaims) -> String {
+    let claims = Claims {
+        sub: claims.user.as_str().to_owned(),
+        exp: claims.expires.as_seconds(),
+        aud: config.audience.clone(),
+        iss: config.issuer.clone(),
+        topics: claims.topics.as_ref().map(|topics| topics.iter().map(|t| t.as_str().to_owned()).collect()),
+        scope: claims.scope.clone(),
+    };
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&config.secret))
+        .expect("claims of strings and numbers serialise, and HMAC takes any secret")
+}
+
+/// Checks a token.
+pub(super) fn verify(config: &JwtConfig, token: &str, now: Timestamp) -> Result<UserIdentity, AuthError> {
+    if token.len() > MAX_TOKEN_BYTES || config.secret.is_empty() {
+        return Err(AuthError::Invalid);
+    }
+    let mut validation = Validation::new(Algorithm::HS256);
+    // The clock is ours, so that one clock decides.
+    validation.validate_exp = false;
+    validation.set_required_spec_claims(&["exp", "sub"]);
+    validation.validate_aud = config.audience.is_some();
+    if let Some(audience) = &config.audience {
+        validation.set_audience(&[audience]);
+        validation.required_spec_claims.insert("aud".to_owned());
+    }
+    if let Some(issuer) = &config.issuer {
+        validation.set_issuer(&[issuer]);
+        validation.required_spec_claims.insert("iss".to_owned());
+    }
+    let key = DecodingKey::from_secret(&config.secret);
+    let claims =
+        jsonwebtoken::decode::<ForeignClaims>(token, &key, &validation).map_err(|_| AuthError::Invalid)?.claims;
+    let user = UserId::new(&claims.sub).map_err(|_| AuthError::Invalid)?;
+    let topics = claims.topics.map(patterns).transpose()?;
+    let expires = Timestamp::from_seconds(claims.exp);
+    if expires <= now {
+        return Err(AuthError::Expired);
+    }
+    Ok(UserIdentity {
+        user,
+        credential: Credential::Bearer,
+        topics,
+        publishes: claims.scope.is_some_and(|scope| scope.split(' ').any(|word| word == "publish")),
+        expires: Some(expires),
+    })
+}
+
+/// A pattern that can't be read must not widen or narrow what the token meant: the token is refused.
+fn patterns(texts: Vec<String>) -> Result<Arc<[TopicPattern]>, AuthError> {
+    if texts.len() > MAX_TOPICS {
+        return Err(AuthError::Invalid);
+    }
+    texts.iter().map(|text| TopicPattern::new(text).ok_or(AuthError::Invalid)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    fn config() -> JwtConfig {
+        JwtConfig { secret: vec![7; 32], ..JwtConfig::default() }
+    }
+
+    fn mint(config: &JwtConfig, claims: &serde_json::Value) -> String {
+        let key = EncodingKey::from_secret(&config.secret);
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).expect("encodes")
+    }
+
+    fn alice() -> TokenClaims {
+        TokenClaims {
+            user: UserId::new("alice").expect("a user"),
+            expires: Timestamp::from_seconds(1_000_060),
+            topics: Some(vec![TopicPattern::new("ops/*").expect("a pattern")]),
+            scope: Some("read publish".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_minted_token_says_what_it_was_given() {
+        let identity = verify(&config(), &mint_token(&config(), &alice()), NOW).expect("is good");
+        assert_eq!(identity.user.as_str(), "alice");
+        assert!(identity.publishes);
+        assert_eq!(identity.topics.map(|t| t.len()), Some(1));
+    }
+
+    #[test]
+    fn a_token_that_was_good_has_run_out_and_others_never_were_good() {
+        let token = mint_token(&config(), &alice());
+        assert_eq!(verify(&config(), &token, Timestamp::from_seconds(1_000_060)), Err(AuthError::Expired));
+        let foreign = mint_token(&JwtConfig { secret: vec![8; 32], ..config() }, &alice());
+        assert_eq!(verify(&config(), &foreign, NOW), Err(AuthError::Invalid));
+        // A forged token that has also run out is forged first.
+        assert_eq!(verify(&config(), &foreign, Timestamp::from_seconds(2_000_000)), Err(AuthError::Invalid));
+    }
+
+    #[test]
+    fn unsigned_and_oddly_typed_tokens_are_refused() {
+        // {"alg":"none"} . {"sub":"alice","exp":9999999999} .
+        let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0.";
+        assert_eq!(verify(&config(), unsigned, NOW), Err(AuthError::Invalid));
+        for claims in [
+            serde_json::json!({"sub": "alice"}),
+            serde_json::json!({"exp": 2_000_000}),
+            serde_json::json!({"sub": 7, "exp": 2_000_000}),
+            serde_json::json!({"sub": "alice", "exp": "2000000"}),
+            serde_json::json!({"sub": "a\nb", "exp": 2_000_000}),
+            serde_json::json!({"sub": "alice", "exp": 2_000_000, "topics": "ops"}),
+            serde_json::json!({"sub": "alice", "exp": 2_000_000, "topics": ["a*b"]}),
+        ] {
+            assert_eq!(verify(&config(), &mint(&config(), &claims), NOW), Err(AuthError::Invalid), "{claims}");
+        }
+        assert_eq!(verify(&config(), &"a".repeat(MAX_TOKEN_BYTES + 1), NOW), Err(AuthError::Invalid));
+    }
+
+    #[test]
+    fn audience_and_issuer_are_required_where_they_are_configured() {
+        let config = JwtConfig { audience: Some("tidings".into()), issuer: Some("app".into()), ..config() };
+        assert!(verify(&config, &mint_token(&config, &alice()), NOW).is_ok());
+        for claims in [
+            serde_json::json!({"sub": "a", "exp": 2_000_000}),
+            serde_json::json!({"sub": "a", "exp": 2_000_000, "aud": "other", "iss": "app"}),
+            serde_json::json!({"sub": "a", "exp": 2_000_000, "aud": "tidings", "iss": "other"}),
+        ] {
+            assert_eq!(verify(&config, &mint(&config, &claims), NOW), Err(AuthError::Invalid), "{claims}");
+        }
+        let listed = serde_json::json!({"sub": "a", "exp": 2_000_000, "aud": ["x", "tidings"], "iss": "app"});
+        assert!(verify(&config, &mint(&config, &listed), NOW).is_ok());
+    }
+}

@@ -1,0 +1,18 @@
+//! Tidings: a notification server for one machine.
+//!
+//! One binary and one SQLite file stream notifications, unread counts and state changes to every device of a person,
+//! and replay exactly what was missed. `ARCHITECTURE.md` draws the map; each module says what it owns.
+//!
+//! Modules stand in ranks and import only from lower ones; `tests/it/architecture.rs` holds that.
+
+pub mod model;
+
+pub mod clock;
+pub mod lifecycle;
+pub mod metrics;
+pub mod wire;
+
+pub mod hub;
+pub mod store;
+
+pub mod broker;
