@@ -1,0 +1,91 @@
+// The list of entries without a browser: pages and events that overlap in any way end in the same state.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { safeLink } from '../../static/entry.js';
+import { isCovered, parseCursor } from '../../static/feed.js';
+import { EntryList } from '../../static/list.js';
+
+const NOW = '2026-01-01T00:00:00Z';
+const at = (seq) => `e1.${seq}`;
+const notification = (seq, more = {}) => ({ id: `n${seq}`, seq, category: 'general', title: `Title ${seq}`, ...more });
+const read = { seen_at: NOW, read_at: NOW, archived_at: null };
+const ids = (list) => list.visible.map((entry) => entry.id);
+
+function listOf(tab, entries, cursor, next = null) {
+  const list = new EntryList({ tab });
+  list.addPage({ entries, cursor, next }, { newest: true });
+  return list;
+}
+
+test('a notification that the page already had is not one more', () => {
+  const list = listOf('all', [notification(2), notification(1)], at(2));
+  assert.equal(list.addNotification(notification(2), at(2)), false);
+  assert.equal(list.addNotification(notification(3), at(3)), true);
+  assert.deepEqual(ids(list), ['n3', 'n2', 'n1']);
+});
+
+test('an event older than the page changes nothing that the page knew better', () => {
+  const list = listOf('all', [notification(1)], at(9)); // Read at 5, unread again at 8.
+  list.applyState({ ids: ['n1'], state: 'read' }, at(5), NOW);
+  assert.equal(list.find('n1').state.read_at, null);
+  list.applyState({ ids: ['n1'], state: 'read' }, at(10), NOW);
+  assert.equal(list.find('n1').state.read_at, NOW);
+});
+
+test('upto reaches what stands at or before it and only the category named', () => {
+  const list = listOf('all', [notification(3), notification(2, { category: 'ops' }), notification(1)], at(3));
+  list.applyState({ upto: at(2), category: 'general', state: 'read' }, at(4), NOW);
+  assert.deepEqual(list.visible.map((e) => Boolean(e.state.read_at)), [false, false, true]);
+});
+
+test('the unread tab keeps in sight what was read singly and is cleared by mark all', () => {
+  const list = listOf('unread', [notification(2), notification(1)], at(2));
+  list.applyState({ ids: ['n1'], state: 'read' }, at(3), NOW);
+  assert.deepEqual(ids(list), ['n2', 'n1']);
+  list.applyState({ upto: at(3), state: 'read' }, at(4), NOW);
+  assert.deepEqual(ids(list), []);
+});
+
+test('what an event brings into the tab but is not loaded is asked for', () => {
+  const unread = listOf('unread', [notification(5)], at(5));
+  assert.deepEqual(unread.applyState({ ids: ['n5', 'n2'], state: 'unread' }, at(6), NOW), { missing: ['n2'], reload: false });
+  assert.deepEqual(unread.applyState({ ids: ['n2'], state: 'read' }, at(7), NOW).missing, []);
+  const archived = listOf('archived', [], at(5));
+  assert.equal(archived.applyState({ upto: at(5), state: 'archived' }, at(6), NOW).reload, true);
+});
+
+test('an entry beyond the oldest page waits for its page', () => {
+  const list = listOf('all', [notification(9), notification(8)], at(9), 'older');
+  assert.equal(list.addEntry(notification(3)), false);
+  assert.equal(list.addEntry(notification(8, { state: read })), true);
+});
+
+test('a change that was shown early is taken back unless the server has spoken meanwhile', () => {
+  const list = listOf('all', [notification(1)], at(1));
+  list.expect('n1', 'archived', NOW)();
+  assert.deepEqual(ids(list), ['n1']);
+  const takeBack = list.expect('n1', 'archived', NOW);
+  list.applyState({ ids: ['n1'], state: 'archived' }, at(2), NOW);
+  takeBack();
+  assert.deepEqual(ids(list), []);
+});
+
+test('the dead leave the list', () => {
+  const list = listOf('all', [notification(2), notification(1)], at(2));
+  list.applyState({ ids: ['n1'], state: 'retracted' }, at(3), NOW);
+  assert.deepEqual(ids(list), ['n2']);
+});
+
+test('positions are compared within one log only', () => {
+  assert.equal(isCovered('a.5', 'a.5'), true);
+  assert.equal(isCovered('a.6', 'a.5'), false);
+  assert.equal(isCovered('a.5', 'b.9'), false);
+  assert.equal(isCovered('', 'a.5'), false);
+  assert.equal(parseCursor('now'), null);
+});
+
+test('only addresses that a person may follow become links', () => {
+  for (const good of ['https://example.com/', 'http://example.com/', 'mailto:a@example.com']) assert.equal(safeLink(good), good);
+  for (const bad of ['javascript:1', 'JAVA\nSCRIPT:1', '\u0001javascript:1', 'data:text/html,x', 'vbscript:x', 'blob:x', '', '  ', null, 7, {}]) assert.equal(safeLink(bad), null);
+});

@@ -1,0 +1,128 @@
+// The publisher's form, and what becomes of hostile input on its way to the inbox.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { badge, entry, launch, openInbox, openProfile, signIn, titles } from './browser.js';
+import { Server } from './server.js';
+
+let browser;
+before(async () => { browser = await launch(); });
+after(() => browser.close());
+
+const openForm = async (profile, server) => {
+  const form = await profile.newPage();
+  await form.goto(server.page('publish'));
+  await form.locator('#name').fill('alice');
+  return form;
+};
+
+test('a refused field is explained beside it and gets the focus', async (t) => {
+  const server = await Server.start(t);
+  const profile = await openProfile(t, browser);
+  await signIn(profile, server);
+  const form = await openForm(profile, server);
+  await form.locator('#title').fill('A link that must not be');
+  await form.locator('#click').fill('javascript:alert(1)');
+  await form.locator('#submit').click();
+  await form.locator('#click-error').waitFor();
+  assert.equal(await form.evaluate(() => document.activeElement.id), 'click');
+  assert.equal(await form.locator('#click').getAttribute('aria-invalid'), 'true');
+  assert.match(await form.locator('#click').getAttribute('aria-describedby'), /click-error/);
+  assert.equal(await form.locator('#title-error').isVisible(), false);
+
+  await form.locator('#click').fill('https://example.com/');
+  await form.locator('#submit').click();
+  await form.locator('#result strong').waitFor();
+  assert.equal(await form.locator('#click-error').isVisible(), false);
+  assert.equal(await form.evaluate(() => document.activeElement.id), 'title');
+});
+
+test('a lost answer and a second press publish once', async (t) => {
+  const server = await Server.start(t);
+  const profile = await openProfile(t, browser);
+  const inbox = await signIn(profile, server);
+  const form = await openForm(profile, server);
+  let lost = 0;
+  await form.route('**/v1/notifications', async (route) => {
+    if (lost > 0) return route.continue();
+    lost += 1;
+    const answer = await route.fetch(); // It reached the server…
+    assert.equal(answer.status(), 201);
+    await route.abort('connectionreset'); // …but its answer does not reach the page.
+  });
+  await form.locator('#title').fill('Only once');
+  await form.locator('#submit').click();
+  await form.locator('#failure').waitFor();
+  assert.equal(await form.locator('#title').inputValue(), 'Only once');
+  await form.locator('#submit').click();
+  await form.locator('#result strong').waitFor();
+  await form.locator('#title').fill('Last');
+  await form.locator('#submit').click();
+  await entry(inbox, 'Last').waitFor();
+  await badge(inbox, '2');
+  assert.equal(lost, 1);
+  assert.deepEqual(await titles(inbox), ['Last', 'Only once']);
+});
+
+test('everyone can be addressed, and then no name is asked for', async (t) => {
+  const server = await Server.start(t);
+  const profile = await openProfile(t, browser);
+  const inbox = await signIn(profile, server, 'bob');
+  const form = await openForm(profile, server);
+  await form.getByLabel('Everyone').check();
+  assert.equal(await form.locator('#name').isVisible(), false);
+  await form.locator('#title').fill('To all of you');
+  await form.locator('#submit').click();
+  await form.locator('#result strong', { hasText: 'everyone' }).waitFor();
+  await entry(inbox, 'To all of you').waitFor();
+  assert.deepEqual(profile.complaints, []);
+});
+
+test('markup in a title, a body and a sender is shown as text', async (t) => {
+  const server = await Server.start(t);
+  const profile = await openProfile(t, browser);
+  const page = await signIn(profile, server);
+  const title = '<img src=x onerror="window.hacked=1"> <b>磁盘</b> "\' & \u202e</h2>';
+  const body = '</p></article><script>window.hacked=1</script>';
+  await server.publish({ title, body, sender: '<i>x</i>' });
+  await badge(page, '1');
+  const hostile = page.locator('article').first();
+  await hostile.locator('h2', { hasText: 'onerror' }).waitFor();
+  assert.equal(await hostile.locator('h2').textContent(), title);
+  assert.equal(await hostile.locator('[data-part="body"]').textContent(), body);
+  assert.equal(await hostile.locator('[data-part="from"]').textContent(), '<i>x</i>');
+  assert.equal(await page.locator('article img, article script, article b, article i').count(), 0);
+  assert.equal(await page.evaluate(() => window.hacked), undefined);
+  assert.deepEqual(profile.complaints, []);
+});
+
+test('a link to a script is refused by the server and never drawn by the page', async (t) => {
+  const server = await Server.start(t);
+  const hostile = ['javascript:alert(1)', ' JaVa\tScript:alert(1)', 'data:text/html,<script>1</script>', 'vbscript:x', 'blob:null/1', 'file:///etc/passwd'];
+  for (const click of hostile) {
+    const response = await server.post('v1/notifications', JSON.stringify({ to: { user: 'alice' }, title: 'x', body: '', click }));
+    assert.ok([400, 422].includes(response.status), `${click} was answered with ${response.status}`);
+    assert.match(JSON.stringify((await response.json()).errors), /click/);
+  }
+  const actions = await server.post('v1/notifications', JSON.stringify({ to: { user: 'alice' }, title: 'x', body: '', actions: [{ label: 'x', click: hostile[0] }] }));
+  assert.ok([400, 422].includes(actions.status), `an action was answered with ${actions.status}`);
+  await actions.text();
+
+  // And should one ever get through, the page is the second wall.
+  const profile = await openProfile(t, browser);
+  await signIn(profile, server);
+  await server.publish({ title: 'Harmless', click: 'https://example.com/ok', actions: [{ label: 'Go', click: '/here' }] });
+  await profile.route('**/v1/inbox?**', async (route) => {
+    const response = await route.fetch();
+    const page = await response.json();
+    const [one] = page.entries;
+    page.entries.push(...hostile.map((click, i) => ({ ...one, id: `${one.id}${i}`, seq: one.seq - i - 1, title: `Hostile ${i}`, click, icon: click, actions: [{ label: 'Go', click }] })));
+    await route.fulfill({ response, json: page });
+  });
+  const page = await openInbox(profile, server);
+  await entry(page, 'Hostile 5').waitFor();
+  const links = await page.locator('article a').evaluateAll((all) => all.map((a) => a.href));
+  assert.deepEqual(links, ['https://example.com/ok', server.page('here')]);
+  assert.equal(await page.locator('article').count(), hostile.length + 1);
+  assert.deepEqual(profile.complaints, []);
+});
