@@ -1,7 +1,7 @@
 -- The log, the inboxes and who may come in. The reasons are in docs/data-model.md. Never edited after a release.
 -- Times are milliseconds since the Unix epoch, UTC. `seq` columns hold positions in the one commit order.
 
-PRAGMA application_id = 1414087534; -- "TIDn"
+PRAGMA application_id = 1414087790; -- "TIDn"
 
 -- The identity of this log and its newest position: stored, never derived from the newest row.
 CREATE TABLE log (

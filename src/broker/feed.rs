@@ -25,7 +25,7 @@ use crate::wire::event::{ByeReason, EventKind};
 use crate::wire::frame::{Frame, SharedFrame};
 
 /// How long before its end a token's end is told.
-const TOKEN_WARNING: Duration = Duration::from_secs(60);
+const TOKEN_WARNING: Duration = Duration::from_mins(1);
 /// Entries of a snapshot at most.
 pub const MAX_SNAPSHOT: usize = 100;
 
@@ -125,18 +125,10 @@ fn events(
     request: FeedRequest,
 ) -> impl Stream<Item = FeedItem> + Send {
     async_stream::stream! {
-        let live = match Live::attach(broker.clone(), id, who, request).await {
-            Ok(live) => live,
+        let (live, Opening { hello, first, mut backlog }) = match Live::open(&broker, id, who, request).await {
+            Ok(opened) => opened,
             Err(reason) => {
                 yield bye(&broker.inner, reason);
-                return;
-            }
-        };
-        let Opening { hello, first, mut backlog } = match live.begin().await {
-            Ok(opening) => opening,
-            Err(error) => {
-                tracing::warn!(%error, stream = %id, "a stream could not begin");
-                yield bye(&broker.inner, ByeReason::Overloaded);
                 return;
             }
         };
@@ -152,9 +144,8 @@ fn events(
                 match page {
                     Ok(frames) if frames.is_empty() => {}
                     Ok(frames) => yield FeedItem::Frames(frames),
-                    Err(error) => {
-                        tracing::warn!(%error, stream = %id, "a replay failed");
-                        yield bye(&broker.inner, ByeReason::Overloaded);
+                    Err(reason) => {
+                        yield bye(&broker.inner, reason);
                         return;
                     }
                 }
@@ -182,13 +173,8 @@ fn events(
             if taken.expiry_moved {
                 expiry = Expiry::new(&live);
             }
-            let Taken { frames, counts, lagged, end, .. } = taken;
-            let mut fresh = frames;
-            fresh.retain(|frame| frame.seq.is_none_or(|seq| seq > backlog.last));
-            if let Some(newest) = fresh.iter().filter_map(|frame| frame.seq).max() {
-                backlog.last = newest;
-            }
-            fresh.extend(counts.filter(|(as_of, _)| !lagged && *as_of > backlog.head).map(|(_, frame)| frame));
+            let (end, lagged) = (taken.end, taken.lagged);
+            let fresh = backlog.unsent(taken);
             if !fresh.is_empty() {
                 yield FeedItem::Frames(fresh);
             }
@@ -199,9 +185,8 @@ fn events(
             if lagged {
                 match live.resync(&mut backlog).await {
                     Ok(counts) => counts_behind = counts,
-                    Err(error) => {
-                        tracing::warn!(%error, stream = %id, "a lagging stream could not read the log");
-                        yield bye(&broker.inner, ByeReason::Overloaded);
+                    Err(reason) => {
+                        yield bye(&broker.inner, reason);
                         return;
                     }
                 }
@@ -215,18 +200,39 @@ fn bye(inner: &Inner, reason: ByeReason) -> FeedItem {
     FeedItem::Bye(Arc::new(Frame::bye(reason, retry_ms())))
 }
 
+/// The log can't be read just now: the client comes back, with backoff.
+fn unreadable(stream: StreamId, error: &StoreError) -> ByeReason {
+    tracing::warn!(%error, %stream, "a stream ends because the log can't be read");
+    ByeReason::Overloaded
+}
+
 /// A subscriber that is attached: to the hub, and to the tallies that its counts are made of.
 struct Live {
     broker: Broker,
     who: Arc<UserIdentity>,
     request: Arc<FeedRequest>,
-    attachment: Arc<Attachment>,
+    attachment: Attachment,
     _tally: TallyGuard,
+}
+
+/// What an attempt to attach found.
+enum Attempt {
+    /// The user has not appeared yet.
+    UnknownUser,
+    Full,
+    Attached(Attachment, TallyGuard, Opening),
 }
 
 struct TallyGuard {
     tallies: Arc<Mutex<Tallies>>,
     user: UserKey,
+}
+
+impl TallyGuard {
+    fn attach(tallies: &Arc<Mutex<Tallies>>, user: UserKey) -> Self {
+        tallies.lock().attach(user);
+        Self { tallies: tallies.clone(), user }
+    }
 }
 
 impl Drop for TallyGuard {
@@ -236,72 +242,35 @@ impl Drop for TallyGuard {
 }
 
 impl Live {
-    async fn attach(
-        broker: Broker,
+    async fn open(
+        broker: &Broker,
         stream: StreamId,
         who: UserIdentity,
         request: FeedRequest,
-    ) -> Result<Self, ByeReason> {
-        let name = who.user.clone();
-        let known = broker.inner.store.read(move |session| session.snapshot(|reader| reader.user(&name))).await;
-        let user = match known {
-            Ok(Some(user)) => user,
-            Ok(None) => broker.appear(&who.user).await.map_err(|_| ByeReason::Overloaded)?,
-            Err(_) => return Err(ByeReason::Overloaded),
-        };
-        let ticket = match &who.credential {
-            Credential::Ticket(id) => Some(id.clone()),
-            Credential::Bearer | Credential::Cookie => None,
-        };
-        let attach = Attach {
-            user,
-            stream,
-            filter: request.filter.clone(),
-            topics: who.topics.clone(),
-            expires: who.expires,
-            ticket,
-        };
-        let tallies = broker.inner.tallies.clone();
-        tallies.lock().attach(user);
-        let tally = TallyGuard { tallies, user };
-        let attachment = broker.inner.hub.attach(attach).map_err(|_| ByeReason::Overloaded)?;
+    ) -> Result<(Self, Opening), ByeReason> {
+        let (who, request) = (Arc::new(who), Arc::new(request));
+        let mut attempt = attempt(broker, stream, &who, &request).await?;
+        if matches!(attempt, Attempt::UnknownUser) {
+            broker.appear(&who.user).await.map_err(|error| {
+                tracing::warn!(%error, %stream, "a new user could not be written down");
+                ByeReason::Overloaded
+            })?;
+            attempt = self::attempt(broker, stream, &who, &request).await?;
+        }
+        let Attempt::Attached(attachment, tally, opening) = attempt else { return Err(ByeReason::Overloaded) };
         if broker.inner.lifecycle.is_draining() {
             // The drain may have walked the hub just before this one came.
             attachment.subscriber().end(ByeReason::Shutdown);
         }
-        Ok(Self {
-            broker,
-            who: Arc::new(who),
-            request: Arc::new(request),
-            attachment: Arc::new(attachment),
-            _tally: tally,
-        })
+        Ok((Self { broker: broker.clone(), who, request, attachment, _tally: tally }, opening))
     }
 
     fn subscriber(&self) -> &Arc<Subscriber> {
         self.attachment.subscriber()
     }
 
-    async fn begin(&self) -> Result<Opening, StoreError> {
-        let (who, request, attachment) = (self.who.clone(), self.request.clone(), self.attachment.clone());
-        let inner = self.broker.inner.clone();
-        let read = self.broker.inner.store.read(move |session| {
-            join(session, &attachment, &who)?;
-            let subscriber = attachment.subscriber();
-            let greeting = Greeting {
-                heartbeat: inner.config.heartbeat.as_secs(),
-                stream: subscriber.stream.to_string(),
-                retry_ms: retry_ms(),
-            };
-            let begin =
-                Begin { who: &who, request: &request, greeting, tallies: &inner.tallies, metrics: &inner.metrics };
-            session.snapshot(|reader| begin.run(reader, subscriber.user))
-        });
-        read.await
-    }
-
     /// The next page of the backlog; `None` when there is none left.
-    async fn replay(&self, backlog: &mut Backlog) -> Option<Result<Vec<SharedFrame>, StoreError>> {
+    async fn replay(&self, backlog: &mut Backlog) -> Option<Result<Vec<SharedFrame>, ByeReason>> {
         if backlog.last >= backlog.head {
             return None;
         }
@@ -323,32 +292,67 @@ impl Live {
                 Ok((frames, rest, reached))
             })
         });
-        Some(read.await.map(|(frames, rest, reached)| {
+        let page = read.await.map(|(frames, rest, reached)| {
             backlog.plan = rest;
             backlog.last = reached;
             frames
-        }))
+        });
+        Some(page.map_err(|error| unreadable(self.subscriber().stream, &error)))
     }
 
     /// Goes back to the log after the queue overran: a new head, and the counts as of it.
-    async fn resync(&self, backlog: &mut Backlog) -> Result<Option<SharedFrame>, StoreError> {
+    async fn resync(&self, backlog: &mut Backlog) -> Result<Option<SharedFrame>, ByeReason> {
         let (who, user) = (self.who.clone(), self.subscriber().user);
-        let wants_counts = self.request.filter.wants(EventKind::Unread);
         let read = self.broker.inner.store.read(move |session| {
             session.snapshot(|reader| {
                 let counts = reader.sight(user)?.counts(|span| may_see(&who, span));
                 Ok((reader.head(), Frame::unread(reader.epoch(), &counts, reader.head())))
             })
         });
-        let (head, counts) = read.await?;
+        let (head, counts) = read.await.map_err(|error| unreadable(self.subscriber().stream, &error))?;
         backlog.head = head;
         backlog.plan.clear();
-        Ok(wants_counts.then(|| Arc::new(counts)))
+        Ok(self.request.filter.wants(EventKind::Unread).then(|| Arc::new(counts)))
     }
 
     async fn take(&self) -> Taken {
         std::future::poll_fn(|cx| self.subscriber().poll_take(cx)).await
     }
+}
+
+/// Attaches and reads in one hop to a reading connection: ten thousand clients that come back at once wait for that
+/// many hops.
+async fn attempt(
+    broker: &Broker,
+    stream: StreamId,
+    who: &Arc<UserIdentity>,
+    request: &Arc<FeedRequest>,
+) -> Result<Attempt, ByeReason> {
+    let (inner, who, request) = (broker.inner.clone(), who.clone(), request.clone());
+    let read = broker.inner.store.read(move |session| {
+        let Some(user) = session.snapshot(|reader| reader.user(&who.user))? else { return Ok(Attempt::UnknownUser) };
+        let tally = TallyGuard::attach(&inner.tallies, user);
+        let ticket = match &who.credential {
+            Credential::Ticket(id) => Some(id.clone()),
+            Credential::Bearer | Credential::Cookie => None,
+        };
+        let attach = Attach {
+            user,
+            stream,
+            filter: request.filter.clone(),
+            topics: who.topics.clone(),
+            expires: who.expires,
+            ticket,
+        };
+        let Ok(attachment) = inner.hub.attach(attach) else { return Ok(Attempt::Full) };
+        join(session, &attachment, &who)?;
+        let greeting =
+            Greeting { heartbeat: inner.config.heartbeat.as_secs(), stream: stream.to_string(), retry_ms: retry_ms() };
+        let begin = Begin { who: &who, request: &request, greeting, tallies: &inner.tallies, metrics: &inner.metrics };
+        let opening = session.snapshot(|reader| begin.run(reader, user))?;
+        Ok(Attempt::Attached(attachment, tally, opening))
+    });
+    read.await.map_err(|error| unreadable(stream, &error))
 }
 
 /// The end of the credential, told a minute before.
@@ -379,9 +383,9 @@ impl Expiry {
                 self.warned = true;
                 return ExpiryEvent::Warn(left.as_secs());
             }
-            let wait = if self.warned { left } else { left - TOKEN_WARNING };
+            let wait = if self.warned { left } else { left.saturating_sub(TOKEN_WARNING) };
             // Short waits, since the wall clock that decides may be stepped meanwhile.
-            tokio::time::sleep(wait.min(Duration::from_secs(300))).await;
+            tokio::time::sleep(wait.min(Duration::from_mins(5))).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::lifecycle::Lifecycle;
 use crate::store::{PruneIdempotency, PruneTickets};
 
 /// Between two rounds.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 /// Rows that one operation takes at most.
 const BATCH: u32 = 500;
 

@@ -134,7 +134,7 @@ pub(super) fn fresh_secret(prefix: &str) -> Secret {
         rand::fill(bytes).expect("the system's random source works, or nothing here may go on");
     }
     // The id has no `_`, so the text splits in one way; the secret may.
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = format!("{:016x}", u64::from_be_bytes(id));
     let secret = URL_SAFE_NO_PAD.encode(secret);
     Secret { text: format!("{prefix}_{id}_{secret}"), hash: sha256(secret.as_bytes()), id }
 }

@@ -69,10 +69,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
-            ticket_ttl: Duration::from_secs(12 * 3600),
-            ticket_first_use: Duration::from_secs(60),
-            everyone_horizon: Duration::from_secs(7 * 24 * 3600),
-            idempotency_ttl: Duration::from_secs(24 * 3600),
+            ticket_ttl: Duration::from_hours(12),
+            ticket_first_use: Duration::from_mins(1),
+            everyone_horizon: Duration::from_hours(7 * 24),
+            idempotency_ttl: Duration::from_hours(24),
             unknown_topics: UnknownTopics::Create,
             jwt: JwtConfig::default(),
             operator_secret: None,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::feed::FeedRequest;
 use super::inbox::may_see;
 use super::tally::Tallies;
-use crate::hub::{Attachment, Filter};
+use crate::hub::{Attachment, Filter, Taken};
 use crate::metrics::Metrics;
 use crate::model::{Cursor, Seq, UserIdentity, UserKey};
 use crate::store::{InboxState, Kinds, PageQuery, Position, Reader, Replayed, Session, Sight, StoreError};
@@ -44,6 +44,20 @@ pub(super) struct Backlog {
     /// Up to here the log is read; what lies above comes from the queue.
     pub(super) head: Seq,
     pub(super) plan: Vec<Position>,
+}
+
+impl Backlog {
+    /// What of the queue's content was not sent yet, and the counts behind it.
+    pub(super) fn unsent(&mut self, taken: Taken) -> Vec<SharedFrame> {
+        let Taken { mut frames, counts, lagged, .. } = taken;
+        frames.retain(|frame| frame.seq.is_none_or(|seq| seq > self.last));
+        if let Some(newest) = frames.iter().filter_map(|frame| frame.seq).max() {
+            self.last = newest;
+        }
+        // After a lag the counts are ahead of what is still to be replayed; fresh ones are read with the head.
+        frames.extend(counts.filter(|(as_of, _)| !lagged && *as_of > self.head).map(|(_, frame)| frame));
+        frames
+    }
 }
 
 /// Which events of the log a filter lets through.

@@ -110,7 +110,7 @@ pub(super) fn verify(config: &JwtConfig, token: &str, now: Timestamp) -> Result<
     let claims =
         jsonwebtoken::decode::<ForeignClaims>(token, &key, &validation).map_err(|_| AuthError::Invalid)?.claims;
     let user = UserId::new(&claims.sub).map_err(|_| AuthError::Invalid)?;
-    let topics = claims.topics.map(patterns).transpose()?;
+    let topics = claims.topics.as_deref().map(patterns).transpose()?;
     let expires = Timestamp::from_seconds(claims.exp);
     if expires <= now {
         return Err(AuthError::Expired);
@@ -125,7 +125,7 @@ pub(super) fn verify(config: &JwtConfig, token: &str, now: Timestamp) -> Result<
 }
 
 /// A pattern that can't be read must not widen or narrow what the token meant: the token is refused.
-fn patterns(texts: Vec<String>) -> Result<Arc<[TopicPattern]>, AuthError> {
+fn patterns(texts: &[String]) -> Result<Arc<[TopicPattern]>, AuthError> {
     if texts.len() > MAX_TOPICS {
         return Err(AuthError::Invalid);
     }

@@ -24,7 +24,7 @@ pub const MAX_ACTIONS: usize = 3;
 /// Characters of a button's label at most.
 pub const MAX_LABEL_CHARS: usize = 64;
 
-/// The public id of a notification: a UUIDv7, so that the index over ids grows at its edge.
+/// The public id of a notification: a `UUIDv7`, so that the index over ids grows at its edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NotificationId(pub Uuid);
 

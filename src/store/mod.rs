@@ -147,7 +147,7 @@ impl Store {
         let opened = open::open(directory, now, config).await?;
         let (sender, feed) = mpsc::channel(config.feed);
         let epoch = opened.state.epoch.clone();
-        let readers = reader::Readers::new(&opened.path, config)?;
+        let readers = reader::Readers::new(&opened.path, config, lifecycle)?;
         let writer = writer::start(opened.connection, opened.state, config.queue, sender, metrics, lifecycle);
         Ok((Self { inner: Arc::new(Inner { epoch, path: opened.path, readers, writer }) }, feed))
     }

@@ -128,19 +128,19 @@ impl Publish {
         if named.is_some_and(|category| *category != topic.category) {
             return Err(Refusal::CategoryConflict(topic.category).into());
         }
-        let (seq, followers) = self.into_topic(tx, topic.key, name.clone(), topic.category)?;
+        let (seq, followers) = self.append(tx, topic.key, name.clone(), topic.category)?;
         Ok((seq, Some(followers)))
     }
 
     fn to_everyone(&self, tx: &mut Tx<'_>) -> Result<Sent, OpError> {
         let category = self.draft.content.category.clone();
         let key = topics::everyone(tx, &category, self.now)?;
-        let (seq, _) = self.into_topic(tx, key, TopicName::everyone(), category)?;
+        let (seq, _) = self.append(tx, key, TopicName::everyone(), category)?;
         Ok((seq, None))
     }
 
     /// Writes two rows, the notification and the topic's total, however many follow.
-    fn into_topic(
+    fn append(
         &self,
         tx: &mut Tx<'_>,
         key: TopicKey,

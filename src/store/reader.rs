@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::open::{OpenError, configure_any};
 use super::{Config, StoreError};
+use crate::lifecycle::Lifecycle;
 use crate::model::{Epoch, Seq};
 
 /// Reads that share one hop at most; more would keep the last of them waiting for the first.
@@ -30,7 +31,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path, config: &Config) -> Result<Self, OpenError> {
+    pub(super) fn new(path: &Path, config: &Config, lifecycle: &Lifecycle) -> Result<Self, OpenError> {
         let cache_kib = config.cache_kib;
         let mut settings = deadpool_sqlite::Config::new(path);
         settings.pool = Some(deadpool_sqlite::PoolConfig::new(config.readers.max(1)));
@@ -56,8 +57,7 @@ impl Readers {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..config.readers.max(1) {
-            // Not tracked by the lifecycle: a reader has nothing to finish once nobody waits for it.
-            tokio::spawn(run(pool.clone(), receiver.clone()));
+            lifecycle.spawn_core(run(pool.clone(), receiver.clone()));
         }
         Ok(Self { queue })
     }

@@ -24,7 +24,23 @@ pub fn parse_topic(body: &[u8]) -> Result<Option<Category>, BodyError> {
     finish(fields, Some(category))
 }
 
-/// Reads `{"user"}`: a line of a bulk follow, the body of a demo's sign-in, or of a ticket by key.
+/// Reads the body of `POST /v1/tickets`: `{"user"}` by a backend's key, `{}` or nothing by the user.
+///
+/// # Errors
+/// [`BodyError`].
+pub fn parse_ticket(body: &[u8]) -> Result<Option<UserId>, BodyError> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = Fields::parse(body)?;
+    let user = fields.string("user").map(|user| UserId::new(&user));
+    if let Some(Err(e)) = &user {
+        fields.refuse("user", e.to_string());
+    }
+    finish(fields, Some(user.and_then(Result::ok)))
+}
+
+/// Reads `{"user"}`: a line of a bulk follow, or the body of a demo's sign-in.
 ///
 /// # Errors
 /// [`BodyError`].

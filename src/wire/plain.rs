@@ -75,14 +75,14 @@ pub fn header_text(value: &[u8]) -> Option<String> {
     let mut text = String::with_capacity(rest.len());
     let mut after_word = false;
     while let Some(start) = rest.find("=?") {
-        let before = &rest[..start];
-        if !(after_word && before.chars().all(char::is_whitespace)) {
-            text.push_str(before);
-        }
         // A word is charset?encoding?payload?= ; what looks like one but is not stays as it is.
         let mut parts = rest[start + 2..].splitn(3, '?');
         let (Some(charset), Some(encoding), Some(tail)) = (parts.next(), parts.next(), parts.next()) else { break };
         let Some(end) = tail.find("?=") else { break };
+        let before = &rest[..start];
+        if !(after_word && before.chars().all(char::is_whitespace)) {
+            text.push_str(before);
+        }
         text.push_str(&decode_word(charset, encoding, &tail[..end])?);
         rest = &tail[end + 2..];
         after_word = true;
