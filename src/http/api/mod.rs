@@ -1,0 +1,13 @@
+//! The resources, a file each: parse with `wire`, call the broker, answer. No rule of the domain stands here.
+
+pub(super) mod batch;
+pub(super) mod demo;
+pub(super) mod health;
+pub(super) mod inbox;
+pub(super) mod keys;
+pub(super) mod publish;
+pub(super) mod session;
+pub(super) mod streams;
+pub(super) mod tickets;
+pub(super) mod topics;
+pub(super) mod users;

@@ -1,0 +1,171 @@
+//! The HTTP edge: from a socket's bytes to a call of the broker, and back.
+//!
+//! Data passes `connection` (hyper on one socket) -> `service` (limits, base path, CORS, panics) -> `router` (the one
+//! table of routes) -> `auth` (who is calling, and may they) -> `api::*` or `stream` (parse with `wire`, call the
+//! broker, answer) -> `Body` -> the socket.
+//!
+//! **Invariant**: this module sees only the broker, never the store or the hub; no hyper type leaves it.
+//! **Invariant**: every refusal is a problem document made in `problem`, also those that hyper would have answered.
+//! **Invariant**: deny by default: a route without an [`Access`] can't be written down.
+//!
+//! What it deliberately does not do: listen, accept and count connections (`server`), decide what a caller may see
+//! (`broker`), terminate TLS.
+//!
+//! Rank 4: imports `broker` and below.
+
+mod answer;
+mod api;
+mod assets;
+mod auth;
+mod body;
+mod call;
+mod connection;
+mod cookie;
+mod cors;
+mod lines;
+mod problem;
+mod query;
+mod router;
+mod service;
+mod site;
+mod socket;
+mod stream;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use auth::Access;
+pub use body::Body;
+pub use connection::serve_connection;
+pub use problem::KINDS as PROBLEM_KINDS;
+pub use router::{Entry, ROUTES, Route};
+
+use crate::broker::Broker;
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+
+/// What an operator may set about the edge.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What stands before every path: empty, or `/tidings`, with no `/` at its end.
+    pub base_path: String,
+    /// Origins of other sites whose pages may call with credentials, each exactly as a browser sends it.
+    pub origins: Vec<String>,
+    /// Bytes of a request's body at most, batches apart.
+    pub max_body: usize,
+    /// Lines of a batch of publishes at most.
+    pub max_batch_lines: usize,
+    /// Bytes of a streamed body at most: a batch of publishes, a bulk of followers.
+    pub max_batch_bytes: usize,
+    /// Lines of a bulk of followers at most.
+    pub max_bulk_lines: usize,
+    /// Silence in the middle of a body after which it is given up.
+    pub body_timeout: Duration,
+    /// Time that a whole body may take, batches apart.
+    pub body_deadline: Duration,
+    /// Time that the head of a request may take; an idle connection is closed after it too.
+    pub header_timeout: Duration,
+    /// Time for which a client may accept no byte before its connection is cut.
+    pub write_timeout: Duration,
+    pub secure_cookies: SecureCookies,
+    /// The demo's users; `None` on a real server, where nobody is signed in by a click.
+    pub demo: Option<Demo>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            base_path: String::new(),
+            origins: Vec::new(),
+            max_body: 256 * 1024,
+            max_batch_lines: 10_000,
+            max_batch_bytes: 64 * 1024 * 1024,
+            max_bulk_lines: 1_000_000,
+            body_timeout: Duration::from_secs(30),
+            body_deadline: Duration::from_secs(120),
+            header_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
+            secure_cookies: SecureCookies::default(),
+            demo: None,
+        }
+    }
+}
+
+/// When the session cookie is marked `Secure`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecureCookies {
+    /// Where a proxy says that the page came over TLS.
+    #[default]
+    Auto,
+    Always,
+}
+
+/// What the demo signs people in with.
+#[derive(Clone, Debug)]
+pub struct Demo {
+    pub users: Vec<DemoUser>,
+}
+
+/// One person of the demo.
+#[derive(Clone)]
+pub struct DemoUser {
+    pub id: String,
+    pub name: String,
+    /// A user token with the scope `publish`.
+    pub token: String,
+}
+
+impl fmt::Debug for DemoUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DemoUser").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+impl Peer {
+    /// Whether the connection comes over this machine's loopback. A unix socket is not meant: who may open that is
+    /// the file system's to say.
+    pub(crate) fn is_loopback(self) -> bool {
+        matches!(self, Self::Tcp(address) if address.ip().to_canonical().is_loopback())
+    }
+}
+
+/// Everything that a request needs, shared by all connections. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+struct Shared {
+    broker: Broker,
+    config: Config,
+    lifecycle: Lifecycle,
+}
+
+impl App {
+    pub fn new(broker: Broker, config: Config, lifecycle: Lifecycle) -> Self {
+        Self(Arc::new(Shared { broker, config, lifecycle }))
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.0.broker
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn lifecycle(&self) -> &Lifecycle {
+        &self.0.lifecycle
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        self.0.broker.metrics()
+    }
+}

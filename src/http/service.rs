@@ -1,0 +1,265 @@
+//! One request from its head to its answer: limits, base path, route, caller, handler, and the headers that every
+//! answer bears.
+//!
+//! **Invariant**: it always answers. A panic in a handler is counted, logged and told as a 500.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+
+use super::api::{batch, demo, health, inbox, keys, publish, session, streams, tickets, topics, users};
+use super::body::Body;
+use super::call::Call;
+use super::query::Query;
+use super::router::{self, Entry, Found, Params, Route};
+use super::{App, Peer, answer, assets, auth, cors, problem, stream};
+use crate::wire::problem::Problem;
+
+/// Bytes of a request's target at most.
+const MAX_TARGET_BYTES: usize = 8 * 1024;
+/// Bytes of a request's head at most. Hyper's buffer is as large, so only a head that just fits comes to be counted.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Header fields of a request at most.
+const MAX_HEADERS: usize = 64;
+
+impl App {
+    /// Answers one request.
+    pub async fn answer(&self, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let config = self.config();
+        let method = request.method().clone();
+        let origin = cors::allowed_origin(request.headers(), &config.origins);
+        let mut path = "";
+        let handled = AssertUnwindSafe(self.handle(peer, request, &mut path)).catch_unwind().await;
+        let handled = handled.unwrap_or_else(|panic| Err(self.panicked(panic.as_ref())));
+        let mut response =
+            handled.unwrap_or_else(|problem| problem::answer(&problem, &config.base_path, self.metrics()));
+        finish(response.headers_mut());
+        cors::finish(response.headers_mut(), origin, &config.origins);
+        // The route, never the target: a ticket may stand in the query.
+        tracing::debug!(%method, path, status = response.status().as_u16(), duration_ms = started.elapsed().as_millis(), "answered");
+        response
+    }
+
+    async fn handle(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+        path: &mut &'static str,
+    ) -> Result<Response<Body>, Problem> {
+        let (head, body) = request.into_parts();
+        check_head(&head)?;
+        let config = self.config();
+        let Some(below) = head.uri.path().strip_prefix(config.base_path.as_str()) else {
+            return Err(problem::nothing_here());
+        };
+        if below.is_empty() && !config.base_path.is_empty() {
+            return Ok(to_slash(&config.base_path));
+        }
+        let (entry, params) = match router::find(&head.method, below)? {
+            Found::Entry(entry, params) => (entry, params),
+            Found::OtherMethods { allow } => {
+                return Ok(problem::method_not_allowed(allow, &config.base_path, self.metrics()));
+            }
+            Found::Options { allow } => {
+                let origin = cors::allowed_origin(&head.headers, &config.origins);
+                return Ok(cors::options(&head.headers, allow, origin.as_ref()));
+            }
+        };
+        *path = entry.path;
+        self.admit(peer, head, body, entry, params).await
+    }
+
+    async fn admit(
+        &self,
+        peer: Peer,
+        head: Parts,
+        body: Incoming,
+        entry: &Entry,
+        params: Params,
+    ) -> Result<Response<Body>, Problem> {
+        let query = Query::parse(head.uri.query().unwrap_or_default());
+        match auth::admit(self, peer, &head, &query, entry.access).await {
+            Ok(caller) => dispatch(entry.route, Call { app: self.clone(), head, body, query, params, caller }).await,
+            // A browser's EventSource stops for ever on an error status, so a stream's refusal may need another form.
+            Err(denied) if entry.route == Route::OpenStream => stream::turn_away(&head.headers, &query, denied),
+            Err(denied) => Err(denied.into()),
+        }
+    }
+
+    fn panicked(&self, panic: &(dyn std::any::Any + Send)) -> Problem {
+        let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(panic = said.unwrap_or("no message"), "a request's handler panicked");
+        self.metrics().panics.inc();
+        problem::INTERNAL.because("the server failed at this request and has logged why")
+    }
+}
+
+async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
+    match route {
+        Route::Healthz => Ok(health::alive()),
+        Route::Readyz => Ok(health::ready(&call)),
+        Route::Metrics => Ok(health::metrics(&call)),
+        Route::InboxPage => assets::page(&call, "inbox.html"),
+        Route::PublishPage => assets::page(&call, "publish.html"),
+        Route::DemoPage => assets::page(&call, "demo.html"),
+        Route::StaticFile => assets::file(&call, call.params.text("file")),
+        Route::Favicon => assets::file(&call, "favicon.svg"),
+        Route::ProblemPage => assets::problem_page(call.params.text("code")),
+        Route::DemoUsers => demo::users(&call),
+        Route::DemoSignIn => demo::sign_in(call).await,
+        Route::SignIn => session::sign_in(&call),
+        Route::SignOut => session::sign_out(&call),
+        Route::MintTicket => tickets::mint(call).await,
+        Route::OpenStream => stream::open(&call),
+        Route::RefreshStream => streams::refresh(&call).await,
+        Route::Inbox => inbox::page(&call).await,
+        Route::InboxCounts => inbox::counts(&call).await,
+        Route::InboxEntry => inbox::entry(&call).await,
+        Route::Mark => inbox::mark(call).await,
+        Route::UserCounts => users::counts(&call).await,
+        Route::Publish => match publish::form(call.headers())? {
+            publish::Form::One => publish::one(call).await,
+            publish::Form::Batch => batch::publish(call).await,
+        },
+        Route::PublishPlain => publish::plain(call).await,
+        Route::PutTopic => topics::put(call).await,
+        Route::Follow => topics::follow(&call).await,
+        Route::Unfollow => topics::unfollow(&call).await,
+        Route::FollowMany => topics::follow_many(call).await,
+        Route::CreateKey => keys::create(call).await,
+        Route::Keys => keys::list(&call).await,
+        Route::RevokeKey => keys::revoke(&call).await,
+    }
+}
+
+/// What is refused by the head alone.
+fn check_head(head: &Parts) -> Result<(), Problem> {
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target > MAX_TARGET_BYTES {
+        return Err(problem::TARGET_TOO_LONG
+            .because(format!("the target has {target} bytes; at most {MAX_TARGET_BYTES} are taken")));
+    }
+    // `name: value\r\n` each.
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let (count, bytes) = (head.headers.len(), target + fields.sum::<usize>());
+    if count > MAX_HEADERS || bytes > MAX_HEAD_BYTES {
+        return Err(headers_too_large());
+    }
+    check_host(&head.headers, head.version)
+}
+
+/// 431, also for what hyper refuses.
+pub fn headers_too_large() -> Problem {
+    problem::HEADERS_TOO_LARGE
+        .because(format!("at most {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} header fields are taken"))
+}
+
+fn check_host(headers: &HeaderMap, version: Version) -> Result<(), Problem> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let valid = host
+                .to_str()
+                .ok()
+                .and_then(|text| text.parse::<Authority>().ok())
+                .is_some_and(|host| !host.as_str().contains('@'));
+            if valid {
+                Ok(())
+            } else {
+                Err(problem::BAD_HOST.because("the Host header is no host with an optional port"))
+            }
+        }
+        // HTTP/1.0 had no Host; health checks of load balancers still speak it.
+        (None, _) if version < Version::HTTP_11 => Ok(()),
+        (None, _) => Err(problem::BAD_HOST.because("the Host header is missing")),
+        (Some(_), Some(_)) => Err(problem::BAD_HOST.because("the Host header stands more than once")),
+    }
+}
+
+/// Pages use relative addresses, which would leave the base path if it were shown without its slash.
+fn to_slash(base_path: &str) -> Response<Body> {
+    let mut response = answer::nothing();
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    if let Ok(location) = HeaderValue::try_from(format!("{base_path}/")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// Headers of every answer, where its handler has not set them otherwise.
+fn finish(headers: &mut HeaderMap) {
+    const DEFAULTS: [(HeaderName, HeaderValue); 4] = [
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    ];
+    for (name, value) in DEFAULTS {
+        headers.entry(name).or_insert(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn head(target: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(Method::GET).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a valid head").into_parts().0
+    }
+
+    fn refusal(target: &str, headers: &[(&str, &str)]) -> Option<u16> {
+        check_head(&head(target, headers)).err().map(|problem| problem.status)
+    }
+
+    #[test]
+    fn exactly_one_host_is_needed() {
+        assert_eq!(refusal("/", &[("host", "localhost:8080")]), None);
+        assert_eq!(refusal("/", &[("host", "[::1]:80")]), None);
+        for bad in [
+            &[][..],
+            &[("host", "")],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "a b")],
+            &[("host", "u@a")],
+            &[("host", "a/b")],
+        ] {
+            assert_eq!(refusal("/", bad), Some(400), "{bad:?}");
+        }
+        let mut old = head("/", &[]);
+        old.version = Version::HTTP_10;
+        assert!(check_head(&old).is_ok());
+    }
+
+    #[test]
+    fn long_heads_are_refused_by_name() {
+        let host = ("host", "a");
+        assert_eq!(refusal(&format!("/{}", "x".repeat(MAX_TARGET_BYTES)), &[host]), Some(414));
+        assert_eq!(refusal("/", &[host, ("cookie", &"x".repeat(MAX_HEAD_BYTES))]), Some(431));
+        let many: Vec<_> = std::iter::repeat_n(("x", "y"), MAX_HEADERS).chain([host]).collect();
+        assert_eq!(refusal("/", &many), Some(431));
+        assert_eq!(refusal("/", &many[1..]), None);
+    }
+
+    #[test]
+    fn what_a_handler_set_stays() {
+        let mut headers = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static("no-cache"))]);
+        finish(&mut headers);
+        assert_eq!(headers[CACHE_CONTROL], "no-cache");
+        assert_eq!(headers[X_CONTENT_TYPE_OPTIONS], "nosniff");
+    }
+}

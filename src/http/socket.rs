@@ -1,0 +1,131 @@
+//! The socket below hyper: cuts a reader that takes nothing, and keeps hyper's own bare refusals off the wire.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// A socket on which a write must move at least one byte within a time.
+pub struct Socket<IO> {
+    io: IO,
+    write_timeout: Duration,
+    /// Set while a write is pending. It is made then, so that a socket that never stalls pays nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<IO> Socket<IO> {
+    pub const fn new(io: IO, write_timeout: Duration) -> Self {
+        Self { io, write_timeout, stalled: None }
+    }
+
+    /// Passes on what a write came to, or fails it when it has been pending for too long.
+    fn watch(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, Slow)))
+    }
+}
+
+/// No byte was accepted for as long as a write may be pending.
+#[derive(Debug, thiserror::Error)]
+#[error("the client accepted no byte in time")]
+pub struct Slow;
+
+/// Whether this is the start of an answer that hyper made for a request it could not read: an error without a body.
+/// `connection` writes a problem document in its place. Our own errors always have a body.
+fn is_bare_refusal(bytes: &[u8]) -> bool {
+    const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
+    bytes.starts_with(b"HTTP/1.1 4") && bytes.windows(EMPTY.len()).any(|window| window == EMPTY)
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Socket<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Socket<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if is_bare_refusal(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.watch(written, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(first) = slices.first().filter(|first| is_bare_refusal(first)) {
+            return Poll::Ready(Ok(first.len()));
+        }
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.watch(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_cut() {
+        let (near, _far) = tokio::io::duplex(16);
+        let started = Instant::now();
+        let failed = Socket::new(near, TIMEOUT).write_all(&[b'x'; 17]).await.expect_err("nobody reads");
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed(), TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_kept_as_long_as_it_takes_something() {
+        let (near, mut far) = tokio::io::duplex(1);
+        let reader = async {
+            let mut read = Vec::new();
+            while read.len() < 5 {
+                tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
+                read.push(far.read_u8().await.expect("a byte"));
+            }
+            read
+        };
+        let mut socket = Socket::new(near, TIMEOUT);
+        let (written, read) = tokio::join!(socket.write_all(b"hello"), reader);
+        assert!(written.is_ok());
+        assert_eq!(read, b"hello");
+    }
+
+    #[test]
+    fn only_errors_without_a_body_are_hypers() {
+        assert!(is_bare_refusal(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        ));
+        assert!(!is_bare_refusal(b"HTTP/1.1 404 Not Found\r\ncontent-length: 10\r\n\r\n"));
+        assert!(!is_bare_refusal(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+        assert!(!is_bare_refusal(b"data: HTTP/1.1 4"));
+    }
+}

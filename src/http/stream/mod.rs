@@ -1,0 +1,129 @@
+//! `GET /v1/stream`: opening a stream, or refusing it in a form that does not stop a browser for ever.
+//!
+//! **Invariant**: a healthy EventSource never sees an error status. Overload, drain and a credential that has run out
+//! are a `200` with a single `bye`. Only what never was good, or can't be read at all, is an error.
+
+mod options;
+mod sse;
+
+use futures_util::stream;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Response};
+
+pub use self::options::Options;
+pub use self::sse::SseChunks;
+use super::auth::Denied;
+use super::body::Body;
+use super::call::Call;
+use super::query::Query;
+use crate::broker::{AuthError, FeedRequest, retry_ms};
+use crate::wire::event::ByeReason;
+use crate::wire::frame::{Frame, Framing};
+use crate::wire::problem::Problem;
+
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
+/// Proxies that transform would have to wait for an end that never comes.
+const NO_TRANSFORM: HeaderValue = HeaderValue::from_static("no-store, no-transform");
+/// nginx collects an answer before it passes it on, unless it is told.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// The stream's id, for refreshing its credential.
+const STREAM: HeaderName = HeaderName::from_static("tidings-stream");
+
+/// Opens the caller's stream.
+///
+/// # Errors
+/// 400 for a filter that can't be read; 503 where it is refused and the client does not speak `text/event-stream`.
+pub fn open(call: &Call) -> Result<Response<Body>, Problem> {
+    let Options { resume, snapshot, filter, framing, heartbeat } = Options::read(call.headers(), &call.query)?;
+    let request = FeedRequest { resume, snapshot, filter };
+    match call.broker().open_feed(call.user()?.clone(), request) {
+        Ok(feed) => {
+            let id = feed.stream_id();
+            let chunks = SseChunks::new(feed, framing, heartbeat, call.broker().config().heartbeat, call.app.metrics());
+            let mut response = event_stream(Body::Stream(Box::pin(chunks)));
+            if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+                response.headers_mut().insert(STREAM, id);
+            }
+            Ok(response)
+        }
+        Err(reason) => refuse(call.headers(), reason, framing),
+    }
+}
+
+/// Answers a caller who was not let in.
+///
+/// # Errors
+/// 401 or 403 for a credential that never was good, was revoked, or is another's.
+pub fn turn_away(headers: &HeaderMap, query: &Query, denied: Denied) -> Result<Response<Body>, Problem> {
+    let reason = match denied {
+        Denied::Unauthenticated(AuthError::Expired) => ByeReason::Expired,
+        Denied::Unauthenticated(AuthError::Storage(cause)) => {
+            tracing::error!(cause, "a stream's credential could not be looked up");
+            ByeReason::Overloaded
+        }
+        Denied::Missing
+        | Denied::Unauthenticated(AuthError::Invalid)
+        | Denied::Forbidden(_)
+        | Denied::CrossSite(_)
+        | Denied::Hidden => return Err(denied.into()),
+    };
+    refuse(headers, reason, options::framing(query))
+}
+
+/// A single `bye` without an id, or a problem for those who would not understand it.
+fn refuse(headers: &HeaderMap, reason: ByeReason, framing: Framing) -> Result<Response<Body>, Problem> {
+    if !speaks_event_stream(headers) {
+        return Err(reason.into());
+    }
+    let bye = Frame::bye(reason, retry_ms()).sse(framing).clone();
+    // A stream rather than a whole body: some parsers give up on an event stream that names its length.
+    Ok(event_stream(Body::Stream(Box::pin(stream::iter([bye])))))
+}
+
+fn event_stream(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, EVENT_STREAM);
+    headers.insert(CACHE_CONTROL, NO_TRANSFORM);
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+fn speaks_event_stream(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepts
+        .flat_map(|text| text.split(','))
+        .any(|range| range.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(text: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(text))])
+    }
+
+    #[test]
+    fn an_event_source_is_refused_with_a_bye_and_others_with_a_status() {
+        for spoken in ["text/event-stream", "text/html, Text/Event-Stream;q=0.9"] {
+            let refused = turn_away(&accept(spoken), &Query::default(), Denied::Unauthenticated(AuthError::Expired));
+            assert_eq!(refused.map(|r| r.status().as_u16()).map_err(|p| p.code), Ok(200), "{spoken}");
+        }
+        for other in ["*/*", "application/json", "text/event-streams", ""] {
+            let refused =
+                turn_away(&accept(other), &Query::default(), Denied::Unauthenticated(AuthError::Storage("x".into())));
+            assert_eq!(refused.map_err(|p| (p.status, p.retry_after.is_some())).err(), Some((503, true)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_credential_that_never_was_good_is_an_error() {
+        for (denied, status) in
+            [(Denied::Missing, 401), (Denied::Unauthenticated(AuthError::Invalid), 401), (Denied::Forbidden("x"), 403)]
+        {
+            let refused = turn_away(&accept("text/event-stream"), &Query::default(), denied);
+            assert_eq!(refused.map_err(|p| p.status).err(), Some(status));
+        }
+    }
+}
