@@ -16,3 +16,10 @@ pub mod hub;
 pub mod store;
 
 pub mod broker;
+
+pub mod http;
+
+pub mod config;
+pub mod server;
+
+pub mod cli;

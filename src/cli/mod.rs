@@ -1,0 +1,155 @@
+//! The command line: one enum of commands, each in a file of its own.
+//!
+//! Data passes from flags to a command's `run`, and back as an exit code: 0 done, 1 it failed, 64 it was asked wrongly
+//! (flags, settings). **Invariant**: standard output carries only what was asked for, in one form; whatever is said
+//! besides goes to standard error. Every failure says what to do next.
+//!
+//! Rank 6: imports everything; nothing imports it. `anyhow` and `clap` live here and nowhere else.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line answers there")]
+
+mod batch;
+mod client;
+mod demo;
+mod key;
+mod logs;
+mod publish;
+mod serve;
+mod settings;
+mod signals;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ConfigError;
+
+/// The command was asked wrongly: usage or settings (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings demo                                    try it: a server with three users, on this machine only
+  tidings serve --data /var/lib/tidings           the server
+  tidings publish --to user:alice --title Hello --data /var/lib/tidings
+  tidings key create --name shop --scope publish  a key for your application's backend
+
+Settings: --config FILE, TIDINGS_<SECTION>_<KEY> in the environment, flags; later ones win.
+Exit codes: 0 done, 1 failed, 64 wrong usage or settings.";
+
+/// A notification server for one machine: one binary, one SQLite file, one cursor for every client.
+#[derive(Debug, Parser)]
+#[command(name = "tidings", version, after_help = EXAMPLES, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(serve::Args),
+    /// Run the server with three demo users and a key, to try it.
+    Demo(serve::Args),
+    /// Publish a notification, or many.
+    Publish(publish::Args),
+    /// Make tokens with which users sign in, without a running server.
+    Token(token::Args),
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Key(key::Command),
+}
+
+/// Something was asked wrongly; told with [`EXIT_USAGE`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Whether people or scripts read standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Output {
+    People,
+    Json,
+}
+
+impl Output {
+    const fn of(json: bool) -> Self {
+        if json { Self::Json } else { Self::People }
+    }
+}
+
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // `--help` and `--version` come here too, and are no errors. Nobody is left to tell of a closed pipe.
+            let _ = told.print();
+            return if told.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    // What we make is nobody else's to read, the database included.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => serve::run(&args, serve::Kind::Plain),
+        Command::Demo(args) => serve::run(&args, serve::Kind::Demo),
+        Command::Publish(args) => block_on(publish::run(args)),
+        Command::Token(args) => token::run(&args),
+        Command::Key(command) => block_on(key::run(command)),
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() || error.is::<ConfigError>() { EXIT_USAGE } else { 1 }
+}
+
+/// Runs a command that needs no more than one thread.
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        fn look(command: &clap::Command) {
+            if command.has_subcommands() {
+                command.get_subcommands().filter(|c| c.get_name() != "help").for_each(look);
+            } else {
+                let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(text.contains("Examples:\n  tidings "), "{}: {text}", command.get_name());
+            }
+        }
+        look(&Cli::command());
+    }
+
+    #[test]
+    fn usage_and_settings_end_with_64_and_the_rest_with_1() {
+        assert_eq!(exit_code(&Usage("x".into()).into()), 64);
+        assert_eq!(exit_code(&ConfigError::Faults(vec!["x".into()]).into()), 64);
+        assert_eq!(exit_code(&anyhow::Error::from(Usage("x".into())).context("y")), 64);
+        assert_eq!(exit_code(&std::io::Error::other("x").into()), 1);
+        assert_eq!(exit_code(&Err::<(), _>(std::fmt::Error).context("x").expect_err("an error")), 1);
+    }
+}

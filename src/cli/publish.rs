@@ -1,0 +1,280 @@
+//! `tidings publish`: the outside script's way to ring a bell, over TCP with a key or over the unix socket as operator.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::Args as ClapArgs;
+use http::{HeaderName, Method};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::client::{Ask, Client, Target};
+use super::{Output, Usage, batch};
+use crate::model::MAX_BODY_CHARS;
+
+/// The server of those who name none.
+const DEFAULT_URL: &str = "http://127.0.0.1:8383";
+/// Bytes that are read of a body: four for each character, and one to see that there is more.
+const MAX_BODY_BYTES: u64 = 4 * MAX_BODY_CHARS as u64 + 1;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings publish --to user:alice --title 'Due soon' 'Your loan ends on Friday' --data /var/lib/tidings
+  df -h | tidings publish --to topic:ops --title 'Disk' --url http://127.0.0.1:8383      with TIDINGS_KEY set
+  tidings publish --to everyone --title 'Closed on Monday' --priority 4 --click https://library.example/news
+  tidings publish --batch --json < notifications.ndjson
+
+Which server: --url, --socket or --data; else TIDINGS_URL; else http://127.0.0.1:8383.
+As whom: --key-file, --key or TIDINGS_KEY; with --data the operator's credential in that directory.
+Without --idempotency-key one is made, so that a try that got no answer is repeated without doubling anything.";
+
+/// Flags of `publish`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// For whom: user:<id>, topic:<name> or everyone
+    #[arg(long, value_name = "AUDIENCE", required_unless_present = "batch")]
+    to: Option<String>,
+    /// One line
+    #[arg(long)]
+    title: Option<String>,
+    /// The text; `-`, or nothing while something is piped in, reads standard input
+    #[arg(conflicts_with = "body_file")]
+    body: Option<String>,
+    /// Read the text from a file
+    #[arg(long, value_name = "FILE")]
+    body_file: Option<PathBuf>,
+    /// What kind of thing it is about, such as loans [default: general]
+    #[arg(long)]
+    category: Option<String>,
+    /// 1 (least) to 5 (most) [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
+    priority: Option<u8>,
+    /// Where a click leads: http, https or mailto
+    #[arg(long, value_name = "URL")]
+    click: Option<String>,
+    /// A picture beside it
+    #[arg(long, value_name = "URL")]
+    icon: Option<String>,
+    /// Who says it
+    #[arg(long, value_name = "NAME")]
+    sender: Option<String>,
+    /// JSON for your own page, kept as given (the field `data`)
+    #[arg(long, value_name = "JSON")]
+    payload: Option<String>,
+    /// Names this publish: a repetition with the same key changes nothing
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+    /// Publish one notification a line of standard input, as POST /v1/notifications takes them
+    #[arg(long, conflicts_with_all = ["to", "title", "body", "body_file", "category", "priority", "click", "icon", "sender", "payload", "idempotency_key"])]
+    batch: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print the server's answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which server, and as whom.
+#[derive(Debug, ClapArgs)]
+struct ServerArgs {
+    /// The server's address
+    #[arg(long, value_name = "URL", conflicts_with_all = ["socket", "data"])]
+    url: Option<String>,
+    /// The server's unix socket
+    #[arg(long, value_name = "PATH", conflicts_with = "data")]
+    socket: Option<PathBuf>,
+    /// The server's state directory: use its socket, as operator
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The API key; --key-file and TIDINGS_KEY keep it out of sight of other users
+    #[arg(long, value_name = "KEY", conflicts_with = "key_file")]
+    key: Option<String>,
+    /// A file with the API key
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    to: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    click: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icon: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Published {
+    id: String,
+    cursor: String,
+    recipients: Option<u64>,
+}
+
+pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let client = args.server.client()?;
+    if args.batch {
+        return batch::run(&client, Output::of(args.json)).await;
+    }
+    let text = args.text()?;
+    let body = args.to_json(text.as_deref())?;
+    let key = args.idempotency_key.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+    let headers = [(HeaderName::from_static("idempotency-key"), key.as_str())];
+    let ask = Ask {
+        method: Method::POST,
+        path: "/v1/notifications",
+        content_type: "application/json",
+        headers: &headers,
+        body: Bytes::from(body),
+    };
+    let answer = client.ask(&ask).await?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        out.write_all(&answer)?;
+        return Ok(writeln!(out)?);
+    }
+    let Published { id, cursor, recipients } =
+        serde_json::from_slice(&answer).context("the server's answer can't be read")?;
+    let reached = match recipients {
+        None => "to everyone".to_owned(),
+        Some(1) => "to 1 person".to_owned(),
+        Some(many) => format!("to {many} people"),
+    };
+    Ok(writeln!(out, "Published {id} {reached} at {cursor}")?)
+}
+
+impl Args {
+    /// What the notification says: the argument, a file, or what is piped in.
+    fn text(&self) -> anyhow::Result<Option<String>> {
+        let stdin = std::io::stdin();
+        let piped = match (&self.body, &self.body_file) {
+            (Some(text), _) if text != "-" => return Ok(Some(text.clone())),
+            (None, Some(path)) => {
+                let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+                return read_text(file).with_context(|| format!("cannot read {}", path.display())).map(Some);
+            }
+            (None, None) if stdin.is_terminal() => return Ok(None),
+            _ => read_text(stdin).context("cannot read standard input")?,
+        };
+        // A script that runs without a terminal has an empty standard input, and a title is enough.
+        Ok((!piped.is_empty()).then_some(piped))
+    }
+
+    fn to_json(&self, text: Option<&str>) -> anyhow::Result<Vec<u8>> {
+        let data = self.payload.as_deref().map(serde_json::from_str::<&RawValue>).transpose();
+        let body = Body {
+            to: self.to.as_deref().unwrap_or_default(),
+            title: self.title.as_deref(),
+            body: text,
+            category: self.category.as_deref(),
+            priority: self.priority,
+            click: self.click.as_deref(),
+            icon: self.icon.as_deref(),
+            sender: self.sender.as_deref(),
+            data: data.map_err(|e| Usage(format!("--payload must be JSON: {e}")))?,
+        };
+        Ok(serde_json::to_vec(&body)?)
+    }
+}
+
+/// Reads no more than a body may have and a little, so that the server can say that it is too long.
+fn read_text(from: impl std::io::Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    from.take(MAX_BODY_BYTES).read_to_string(&mut text)?;
+    text.truncate(text.trim_end_matches(['\n', '\r']).len());
+    Ok(text)
+}
+
+impl ServerArgs {
+    fn client(&self) -> anyhow::Result<Client> {
+        let named = self.named_key()?;
+        if let Some(data) = &self.data {
+            return match named {
+                Some(key) => Ok(Client::new(Target::running_on(data), key)),
+                None => Client::of_operator(data),
+            };
+        }
+        let target = match (&self.socket, &self.url) {
+            (Some(path), _) => Target::Unix { path: path.clone(), base_path: String::new() },
+            (None, Some(url)) => Target::parse(url)?,
+            (None, None) => Target::parse(&std::env::var("TIDINGS_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned()))?,
+        };
+        let key = named.or_else(|| std::env::var("TIDINGS_KEY").ok()).ok_or_else(|| {
+            Usage(
+                "no API key: give --key-file or TIDINGS_KEY (`tidings key create --name … --scope publish` makes one), \
+                 or --data DIR to publish as the operator of the server on this machine"
+                    .to_owned(),
+            )
+        })?;
+        Ok(Client::new(target, key))
+    }
+
+    fn named_key(&self) -> anyhow::Result<Option<String>> {
+        let Some(path) = &self.key_file else { return Ok(self.key.clone()) };
+        let key = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some(key.trim().to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from(["publish"].iter().chain(line)).map(|line| line.args)
+    }
+
+    #[test]
+    fn flags_become_the_fields_of_the_contract() {
+        let given =
+            args(&["--to", "user:alice", "--title", "T", "--priority", "5", "--payload", "{\"n\": 1.0}", "text"]);
+        let given = given.expect("valid flags");
+        let text = given.text().expect("no file is read");
+        let json = String::from_utf8(given.to_json(text.as_deref()).expect("valid JSON")).expect("UTF-8");
+        assert_eq!(json, r#"{"to":"user:alice","title":"T","body":"text","priority":5,"data":{"n": 1.0}}"#);
+        let body = crate::wire::publish::parse(json.as_bytes(), crate::wire::publish::Place::Request);
+        assert!(body.is_ok_and(|b| b.draft.content.data.as_deref() == Some("{\"n\":1.0}")));
+    }
+
+    #[test]
+    fn wrong_flags_are_refused() {
+        assert!(args(&["--title", "nobody"]).is_err());
+        assert!(args(&["--to", "everyone", "--priority", "6"]).is_err());
+        assert!(args(&["--batch", "--to", "everyone"]).is_err());
+        assert!(args(&["--to", "everyone", "--url", "http://x", "--data", "d"]).is_err());
+        assert!(args(&["--batch"]).is_ok());
+        let bad = args(&["--to", "everyone", "--payload", "{"]).expect("flags are fine");
+        assert!(bad.to_json(None).is_err_and(|e| e.is::<Usage>()));
+    }
+
+    #[test]
+    fn texts_lose_their_last_line_break_and_are_read_in_bounds() {
+        assert_eq!(read_text("a\n\n".as_bytes()).expect("UTF-8"), "a");
+        let long = "x".repeat(100_000);
+        let read = read_text(long.as_bytes()).expect("UTF-8").len();
+        assert!(read > MAX_BODY_CHARS && read < 100_000);
+    }
+}

@@ -1,0 +1,48 @@
+//! The flags that say which server is meant, and the settings they lead to.
+
+use clap::Args;
+
+use crate::config::{Config, ConfigError, Flag, SettingsFile, Sources};
+
+/// Which server: its settings and its state directory.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// Settings file [default: /etc/tidings/tidings.toml, where it exists; the demo reads none by itself]
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+    /// State directory: database, lock, secrets, the operator's socket
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+}
+
+impl Place {
+    /// The settings of the server that is meant, with `flags` of the command above the rest.
+    pub(super) fn load(&self, flags: impl IntoIterator<Item = Flag>) -> Result<Config, ConfigError> {
+        Config::load(self.sources(SettingsFile::System, flags))
+    }
+
+    /// The same for the demo, which wants to be alike everywhere: no file but a named one, and a folder of its own.
+    pub(super) fn load_demo(&self, flags: impl IntoIterator<Item = Flag>) -> Result<Config, ConfigError> {
+        let mut sources = self.sources(SettingsFile::None, flags);
+        sources.presets.push(("data", "tidings-demo".to_owned()));
+        Config::load(sources)
+    }
+
+    fn sources(&self, file: SettingsFile, flags: impl IntoIterator<Item = Flag>) -> Sources {
+        let data = flag("data", "--data", self.data.as_ref());
+        Sources {
+            presets: Vec::new(),
+            file: self.config.as_ref().map_or(file, |path| SettingsFile::Named(path.into())),
+            // A variable that is not UTF-8 can't be a setting.
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            flags: data.into_iter().chain(flags).collect(),
+        }
+    }
+}
+
+/// A flag's value as a setting, where the flag was given.
+pub(super) fn flag(key: &'static str, flag: &'static str, value: Option<&String>) -> Option<Flag> {
+    value.map(|value| Flag { key, flag, value: value.clone() })
+}

@@ -1,0 +1,136 @@
+//! Single values: how a duration, a size, an address is written in a settings file or the environment.
+//!
+//! Pure text to value. Which key has which kind, and between which bounds, is `config::Config`'s.
+
+use std::time::Duration;
+
+/// A value as it was given, before its key says what it must be. Kinds that no key has (dates, floats, …) are refused
+/// where the file is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Text(String),
+    Number(i64),
+    List(Vec<String>),
+}
+
+impl Value {
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Number(_) | Self::List(_) => None,
+        }
+    }
+
+    /// A whole number; the environment has it as text.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => u64::try_from(*number).ok(),
+            Self::Text(text) => text.parse().ok(),
+            Self::List(_) => None,
+        }
+    }
+
+    /// A list; the environment has it as text with commas.
+    pub(super) fn list(&self) -> Option<Vec<String>> {
+        match self {
+            Self::List(list) => Some(list.clone()),
+            Self::Text(text) => {
+                Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+            }
+            Self::Number(_) => None,
+        }
+    }
+
+    pub(super) fn duration(&self) -> Option<Duration> {
+        match self {
+            Self::Text(text) => duration(text),
+            Self::Number(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+            Self::List(_) => None,
+        }
+    }
+
+    /// Bytes.
+    pub(super) fn size(&self) -> Option<u64> {
+        match self {
+            Self::Text(text) => {
+                measured(text, &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1), ("", 1)])
+            }
+            Self::Number(bytes) => u64::try_from(*bytes).ok(),
+            Self::List(_) => None,
+        }
+    }
+}
+
+/// Reads `90s`, `10m`, `2h`, `7d`, or a number of seconds. `None` where it is none of these.
+pub fn duration(text: &str) -> Option<Duration> {
+    measured(text, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400), ("", 1)]).map(Duration::from_secs)
+}
+
+/// Writes a duration of whole seconds the way [`duration`] reads it, in the largest unit that fits.
+pub(super) fn duration_text(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (unit, length) = [("d", 86_400), ("h", 3600), ("m", 60)]
+        .into_iter()
+        .find(|(_, length)| seconds > 0 && seconds.is_multiple_of(*length))
+        .unwrap_or(("s", 1));
+    format!("{}{unit}", seconds / length)
+}
+
+/// Reads a whole number with a unit behind it. The first unit that ends the text counts.
+fn measured(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let (digits, factor) = units.iter().find_map(|(unit, factor)| text.strip_suffix(unit).map(|d| (d, factor)))?;
+    let digits = digits.trim_end();
+    // `parse` would take a leading plus.
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units_or_are_seconds() {
+        for (text, seconds) in
+            [("90s", 90), ("10m", 600), ("2h", 7200), ("7d", 604_800), ("15", 15), (" 1 h ", 3600), ("0s", 0)]
+        {
+            assert_eq!(duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "s", "1w", "-1s", "+1s", "1.5h", "99999999999999999999", "9999999999999999999d", "1h30m"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for text in ["90s", "10m", "2h", "7d", "0s", "1d"] {
+            assert_eq!(duration(text).map(duration_text).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn sizes_have_binary_units_or_are_bytes() {
+        let size = |text: &str| Value::Text(text.to_owned()).size();
+        assert_eq!(size("256KiB"), Some(262_144));
+        assert_eq!(size("1 MiB"), Some(1 << 20));
+        assert_eq!(size("17"), Some(17));
+        assert_eq!(size("17B"), Some(17));
+        assert_eq!(Value::Number(17).size(), Some(17));
+        for bad in ["", "KiB", "1KB", "x", "-1", "99999999999GiB"] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_in_the_environment_have_commas() {
+        let list = |text: &str| Value::Text(text.to_owned()).list();
+        assert_eq!(
+            list("https://a.example, https://b.example"),
+            Some(vec!["https://a.example".into(), "https://b.example".into()])
+        );
+        assert_eq!(list(""), Some(vec![]));
+    }
+}

@@ -1,0 +1,172 @@
+//! Accepting: a permit first, then the connection, each in a task of its own.
+//!
+//! Errors of one socket (it went while it waited) are nobody's business. Running out of files or memory is: accepting
+//! pauses, for a busy loop would take the processor from the streams that are open.
+//!
+//! **Invariant**: each connection holds a permit for as long as it lives, so that there are never more than permits.
+//!
+//! Deliberately not here: counting sockets and containing panics, which `http::serve_connection` does.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::listen::Listener;
+use crate::http::{self, App, Peer};
+use crate::lifecycle::Lifecycle;
+
+/// How long bytes may stay unacknowledged before the kernel gives the connection up: a peer that vanished without a
+/// word would otherwise hold its stream for a quarter of an hour.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The first and the longest pause after running out of something.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What every accept loop and connection shares. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) app: App,
+    pub(super) lifecycle: Lifecycle,
+    /// One permit a connection.
+    pub(super) permits: Arc<Semaphore>,
+    /// Ends every connection that has outlived the drain.
+    pub(super) cut: CancellationToken,
+}
+
+impl Gate {
+    /// Accepts until the drain begins. The listener goes with it.
+    pub(super) async fn accept_all(self, listener: Listener) {
+        let mut pause = Pause::default();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.lifecycle.draining() => return,
+                accepted = self.accept(&listener) => accepted,
+            };
+            match accepted {
+                Ok((socket, permit)) => {
+                    pause = Pause::default();
+                    self.lifecycle.spawn_edge(self.clone().serve(socket, permit));
+                }
+                Err(e) if is_of_one_socket(&e) => {}
+                Err(e) => tokio::select! {
+                    () = self.lifecycle.draining() => return,
+                    () = pause.wait(&e) => {}
+                },
+            }
+        }
+    }
+
+    /// Waits for a free place, then for a connection: one that there is no place for stays in the kernel's queue.
+    async fn accept(&self, listener: &Listener) -> io::Result<(Accepted, OwnedSemaphorePermit)> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = match listener {
+            Listener::Tcp(tcp) => {
+                let (stream, peer) = tcp.accept().await?;
+                tune(&stream)?;
+                Accepted::Tcp(stream, Peer::Tcp(peer))
+            }
+            Listener::Unix { listener, .. } => Accepted::Unix(listener.accept().await?.0),
+        };
+        Ok((accepted, permit))
+    }
+
+    async fn serve(self, accepted: Accepted, _permit: OwnedSemaphorePermit) {
+        let connection = async {
+            match accepted {
+                Accepted::Tcp(stream, peer) => http::serve_connection(&self.app, stream, peer).await,
+                Accepted::Unix(stream) => http::serve_connection(&self.app, stream, Peer::Unix).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = connection => {}
+            () = self.cut.cancelled() => {}
+        }
+    }
+}
+
+enum Accepted {
+    Tcp(TcpStream, Peer),
+    Unix(tokio::net::UnixStream),
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    // Nagle would hold a small frame back for the acknowledgement of the one before: 40 ms.
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// Whether an error of `accept` concerns the connection that was to be accepted, not the listener.
+fn is_of_one_socket(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    // Linux hands pending network errors of the new socket to `accept` as well (accept(2)); `tune` finds a socket that
+    // was reset while it waited to be unconnected, or its options invalid.
+    matches!(
+        error.kind(),
+        Kind::ConnectionAborted
+            | Kind::ConnectionReset
+            | Kind::ConnectionRefused
+            | Kind::NotConnected
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::TimedOut
+            | Kind::Interrupted
+            | Kind::InvalidInput
+            | Kind::BrokenPipe
+    )
+}
+
+/// How a burst of failures is waited out: growing pauses, one line in the log.
+#[derive(Default)]
+struct Pause(Option<Duration>);
+
+impl Pause {
+    async fn wait(&mut self, error: &io::Error) {
+        let span = self.next();
+        if span == PAUSE {
+            tracing::error!(
+                %error,
+                "Cannot accept connections; they wait in the kernel's queue. Out of files? Raise LimitNOFILE or lower [http] max_connections"
+            );
+        }
+        tokio::time::sleep(span).await;
+    }
+
+    fn next(&mut self) -> Duration {
+        let span = self.0.map_or(PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        self.0 = Some(span);
+        span
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_out_of_files_pauses_and_a_lost_socket_does_not() {
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM
+        for code in [24, 23, 105, 12] {
+            assert!(!is_of_one_socket(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        // ECONNABORTED, ECONNRESET, ENETDOWN, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT
+        for code in [103, 104, 100, 113, 101, 110] {
+            assert!(is_of_one_socket(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_a_second() {
+        let mut pause = Pause::default();
+        let spans: Vec<_> = (0..6).map(|_| pause.next().as_millis()).collect();
+        assert_eq!(spans, [100, 200, 400, 800, 1000, 1000]);
+    }
+}

@@ -1,0 +1,209 @@
+//! The server: build -> run -> drain.
+//!
+//! Build takes the state directory, reads the secrets and opens the broker. Run accepts on the listeners it is given until
+//! the shutdown future it is given resolves. Drain says `bye` to every stream, waits for what is in flight, cuts what
+//! outlives the deadline, lets the core commit what it holds, and leaves. The order is bind early, start late: sockets
+//! are bound before the log is opened, so that whoever connects meanwhile waits in the kernel's queue.
+//!
+//! **Invariant**: listeners and the shutdown are arguments, so that tests run the same server without signals or ports.
+//!
+//! Deliberately not here: signals, logging and what a terminal shows (`cli`), and HTTP itself (`http`).
+//!
+//! Rank 5: imports `http` and `broker`.
+
+mod accept;
+pub mod listen;
+pub mod state;
+mod systemd;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use accept::Gate;
+use listen::Listener;
+use state::{StateDir, StateError};
+
+use crate::broker::{self, Broker, OpenError, OperatorSecret};
+use crate::clock::Clock;
+use crate::http::{self, App};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::Metrics;
+
+/// Files besides connections: the database and its readers, listeners, the runtime.
+const FILES_KEPT_FREE: usize = 64;
+
+/// How a server is built and how it ends.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Open connections at most; `None` is what the open-file limit allows.
+    pub max_connections: Option<usize>,
+    /// The secret of users' tokens; `None` is the state directory's own.
+    pub jwt_secret_file: Option<PathBuf>,
+    pub deadlines: Deadlines,
+    pub http: http::Config,
+    /// Its secrets are filled in from the state directory.
+    pub broker: broker::Config,
+}
+
+/// How long the end may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// Until connections that still live are cut.
+    pub drain: Duration,
+    /// Until the process leaves, whatever still runs; counted from the same moment.
+    pub hard: Duration,
+}
+
+/// Why a server can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// How a server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything said goodbye in time.
+    Drained,
+    /// The log can't be written any more, for this reason; what was acknowledged is in it. A new start reads it again.
+    Failed(String),
+    /// The hard deadline passed while the core still worked. What was acknowledged is on disk all the same.
+    TimedOut,
+}
+
+/// A server that is ready to run.
+pub struct Server {
+    config: Config,
+    /// Held until the end: nobody else may write the log while we might.
+    state: StateDir,
+    broker: Broker,
+    lifecycle: Lifecycle,
+}
+
+impl Server {
+    /// Reads the secrets of the state directory, making those that are missing, and opens the broker on it.
+    ///
+    /// # Errors
+    /// [`BuildError`], whose text says what to do.
+    pub async fn build(mut config: Config, state: StateDir) -> Result<Self, BuildError> {
+        config.broker.jwt.secret = state::token_secret(state.path(), config.jwt_secret_file.as_deref())?;
+        config.broker.operator_secret = Some(OperatorSecret(state.new_operator_credential()?));
+        let (metrics, lifecycle) = (Arc::new(Metrics::default()), Lifecycle::default());
+        let broker = Broker::open(state.path(), config.broker.clone(), Clock::system(), metrics, &lifecycle).await?;
+        Ok(Self { config, state, broker, lifecycle })
+    }
+
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Serves on the listeners until `shutdown` resolves, then drains.
+    pub async fn run(self, listeners: Vec<Listener>, shutdown: impl Future<Output = ()>) -> Ended {
+        let Self { config, state, broker, lifecycle } = self;
+        let stopped = CancellationToken::new();
+        lifecycle.spawn_core(systemd::watchdog(broker.clone(), stopped.clone()));
+        let cut = CancellationToken::new();
+        let gate = Gate {
+            app: App::new(broker.clone(), config.http, lifecycle.clone()),
+            lifecycle: lifecycle.clone(),
+            permits: Arc::new(Semaphore::new(connections_at_most(config.max_connections))),
+            cut: cut.clone(),
+        };
+        let status = status(&listeners);
+        for listener in listeners {
+            lifecycle.spawn_edge(gate.clone().accept_all(listener));
+        }
+        // Connections hold what they need; when they have ended, nothing here keeps the broker alive.
+        drop(gate);
+        systemd::ready(&status);
+        tracing::info!(data = %state.path().display(), "{status}");
+
+        let failure = tokio::select! {
+            () = shutdown => None,
+            reason = broker.failed() => Some(reason),
+        };
+        if let Some(reason) = &failure {
+            tracing::error!(
+                reason,
+                "The log can't be written any more; leaving, so that a new start reads what is durable"
+            );
+        }
+        let ended = Drain { lifecycle, cut, stopped, deadlines: config.deadlines }.run(broker).await;
+        // Last of all: only now may another process open the log.
+        drop(state);
+        failure.map_or(ended, Ended::Failed)
+    }
+}
+
+/// What the end needs.
+struct Drain {
+    lifecycle: Lifecycle,
+    /// Ends connections.
+    cut: CancellationToken,
+    /// Ends what watches over the server itself.
+    stopped: CancellationToken,
+    deadlines: Deadlines,
+}
+
+impl Drain {
+    async fn run(self, broker: Broker) -> Ended {
+        let begun = Instant::now();
+        let left = || self.deadlines.hard.saturating_sub(begun.elapsed());
+        systemd::stopping();
+        tracing::info!(deadline_ms = self.deadlines.drain.as_millis(), "Draining: no new connections, streams say bye");
+        self.lifecycle.drain();
+        broker.drain();
+        // The core ends with its last user; connections are the others.
+        drop(broker);
+        if !self.lifecycle.edges_ended(self.deadlines.drain).await {
+            tracing::warn!("Connections outlived the drain and are cut; what they had acknowledged is on disk");
+            self.cut.cancel();
+            self.lifecycle.edges_ended(left()).await;
+        }
+        self.stopped.cancel();
+        if self.lifecycle.core_ended(left()).await {
+            tracing::info!(duration_ms = begun.elapsed().as_millis(), "Drained");
+            Ended::Drained
+        } else {
+            tracing::error!("The core did not end within the hard deadline; leaving all the same");
+            Ended::TimedOut
+        }
+    }
+}
+
+/// Raises the open-file limit as far as allowed and fits the connections into it.
+fn connections_at_most(wanted: Option<usize>) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            limit.current = limit.maximum;
+        }
+    }
+    // `None` is no limit.
+    let files = limit.current.map_or(Semaphore::MAX_PERMITS, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let fitting = files.saturating_sub(FILES_KEPT_FREE).clamp(1, Semaphore::MAX_PERMITS);
+    match wanted {
+        Some(wanted) if wanted > fitting => {
+            tracing::warn!(wanted, fitting, "The open-file limit allows fewer connections than [http] max_connections");
+            fitting
+        }
+        Some(wanted) => wanted,
+        None => fitting,
+    }
+}
+
+fn status(listeners: &[Listener]) -> String {
+    let mut places: Vec<_> =
+        listen::tcp_address(listeners).map(|address| format!("http://{address}")).into_iter().collect();
+    places.extend(listen::unix_path(listeners).map(|path| path.display().to_string()));
+    format!("Listening on {}", places.join(" and "))
+}

@@ -1,0 +1,342 @@
+//! The state directory: who may look into it, who holds it, and the secrets in it.
+//!
+//! | file | what | made |
+//! |---|---|---|
+//! | `tidings.lock` | held while a process uses the directory | once |
+//! | `tidings.db`, `tidings.head` | the log (the store's) | once |
+//! | `token.key` | the secret of users' tokens | at the first need |
+//! | `operator.key` | the credential of the command line on this machine | at each start |
+//! | `tidings.sock` | the unix socket | at each start |
+//! | `running.json` | where the command line reaches the server | at each start |
+//!
+//! **Invariant**: nothing here is readable by other users, and no file is ever seen half written: each is written beside
+//! its place and then put there.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+const LOCK: &str = "tidings.lock";
+const TOKEN_KEY: &str = "token.key";
+const OPERATOR_KEY: &str = "operator.key";
+const SOCKET: &str = "tidings.sock";
+const RUNNING: &str = "running.json";
+const DATABASE: &str = "tidings.db";
+
+/// Bytes of a secret at least: HS256 wants a key no shorter than its hash (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+/// Bytes of a secret's file at most; what is longer is some other file, named by mistake.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+/// Random bytes of a secret that is made here.
+const RANDOM_BYTES: usize = 32;
+
+/// Why a state directory can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error(
+        "{} is in use by another tidings{}: stop that one first, or give this one a directory of its own with --data",
+        path.display(),
+        holder.as_deref().map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    Held { path: PathBuf, holder: Option<String> },
+    #[error(
+        "{} is open to other users and holds files that are not Tidings': name a directory that Tidings has for itself with --data",
+        .0.display()
+    )]
+    Shared(PathBuf),
+    #[error("{} is not a directory: name another one with --data", .0.display())]
+    NotADirectory(PathBuf),
+    #[error("{} has {length} bytes; a secret for HS256 has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES}", path.display())]
+    SecretLength { path: PathBuf, length: u64 },
+    #[error("cannot {doing} {}: {source}{}", path.display(), advice(source))]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (run as the user who owns it, or name another directory with --data)",
+        _ => "",
+    }
+}
+
+/// Names what was being done to which file when it failed.
+trait Doing<T> {
+    fn doing(self, doing: &'static str, path: &Path) -> Result<T, StateError>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, doing: &'static str, path: &Path) -> Result<T, StateError> {
+        self.map_err(|source| StateError::Io { doing, path: path.to_owned(), source })
+    }
+}
+
+/// A state directory that this process, and no other, uses. Dropping it lets go.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// The lock lasts as long as this file is open.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory where it is missing, closes it to other users and takes its lock. Does not wait.
+    ///
+    /// # Errors
+    /// [`StateError::Held`] where another process uses it; the others where it can't be used at all.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let path = prepare(path)?;
+        let lock = hold(&path)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes this run's operator credential; the one before stops being good.
+    ///
+    /// # Errors
+    /// [`StateError`], where it can't be written.
+    pub fn new_operator_credential(&self) -> Result<String, StateError> {
+        let credential = format!("op_{}", random_text());
+        self.replace(OPERATOR_KEY, &credential)?;
+        Ok(credential)
+    }
+
+    /// Tells the command line where this run's server is.
+    ///
+    /// # Errors
+    /// [`StateError`], where it can't be written.
+    pub fn tell_endpoint(&self, endpoint: &Endpoint) -> Result<(), StateError> {
+        let text = serde_json::to_string(endpoint).map_err(io::Error::other);
+        self.replace(RUNNING, &text.doing("write", &self.path.join(RUNNING))?)
+    }
+
+    fn replace(&self, name: &str, text: &str) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        let draft = Draft::write(&path, text)?;
+        fs::rename(&draft.path, &path).doing("write", &path)
+    }
+}
+
+/// Where the command line reaches a running server. Its socket may be systemd's, and its base path a flag's, so neither
+/// can be told from the directory alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub socket: PathBuf,
+    pub base_path: String,
+}
+
+/// Where the server that runs on a state directory is, or would be if it was started with the defaults.
+pub fn endpoint(data: &Path) -> Endpoint {
+    let told = fs::read(data.join(RUNNING)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    told.unwrap_or_else(|| Endpoint { socket: socket_in(data), base_path: String::new() })
+}
+
+/// Where the unix socket of a state directory stands unless settings say otherwise.
+pub fn socket_in(data: &Path) -> PathBuf {
+    data.join(SOCKET)
+}
+
+/// Reads the credential of the server that runs on this state directory.
+///
+/// # Errors
+/// [`StateError`], where it can't be read.
+pub fn operator_credential(data: &Path) -> Result<String, StateError> {
+    let path = data.join(OPERATOR_KEY);
+    fs::read_to_string(&path).map(|text| text.trim().to_owned()).doing("read", &path)
+}
+
+/// The secret that signs users' tokens: `named` where settings name a file, else the state directory's own, which is
+/// made at the first need. The secret is the file's text without the line break at its end, so that any JWT library can
+/// be given the same text. Needs no lock.
+///
+/// # Errors
+/// [`StateError`], where it can't be read or made, or is too short.
+pub fn token_secret(data: &Path, named: Option<&Path>) -> Result<Vec<u8>, StateError> {
+    if let Some(path) = named {
+        return read_secret(path);
+    }
+    let data = prepare(data)?;
+    let path = data.join(TOKEN_KEY);
+    if !path.try_exists().doing("look for", &path)? {
+        let draft = Draft::write(&path, &random_text())?;
+        // A link, not a rename: of two that come first at once, one wins and both read the winner's.
+        match fs::hard_link(&draft.path, &path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).doing("write", &path),
+            _ => sync_directory(&data)?,
+        }
+    }
+    close_to_others(&path, 0o600)?;
+    read_secret(&path)
+}
+
+fn read_secret(path: &Path) -> Result<Vec<u8>, StateError> {
+    let file = File::open(path).doing("read", path)?;
+    let mut secret = Vec::new();
+    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut secret).doing("read", path)?;
+    while secret.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
+        secret.pop();
+    }
+    let length = secret.len() as u64;
+    if secret.len() < MIN_SECRET_BYTES || length > MAX_SECRET_BYTES {
+        return Err(StateError::SecretLength { path: path.to_owned(), length });
+    }
+    Ok(secret)
+}
+
+/// Makes the directory where it is missing and closes it to other users. Its absolute path.
+fn prepare(path: &Path) -> Result<PathBuf, StateError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    if made.is_err() && path.exists() && !path.is_dir() {
+        return Err(StateError::NotADirectory(path.to_owned()));
+    }
+    made.doing("make the state directory", path)?;
+    let path = path.canonicalize().doing("find", path)?;
+    let mode = fs::metadata(&path).doing("look at", &path)?.mode();
+    if mode & 0o077 != 0 {
+        // Taking a directory such as /tmp from everybody else would be worse than what we guard against.
+        if !is_ours(&path)? {
+            return Err(StateError::Shared(path));
+        }
+        close_to_others(&path, 0o700)?;
+    }
+    Ok(path)
+}
+
+/// Whether the directory is empty or has been a state directory before.
+fn is_ours(path: &Path) -> Result<bool, StateError> {
+    if [LOCK, DATABASE, TOKEN_KEY].iter().any(|name| path.join(name).exists()) {
+        return Ok(true);
+    }
+    Ok(fs::read_dir(path).doing("look into", path)?.next().is_none())
+}
+
+fn close_to_others(path: &Path, mode: u32) -> Result<(), StateError> {
+    let now = fs::metadata(path).doing("look at", path)?.mode();
+    if now & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode)).doing("close to other users", path)?;
+    tracing::warn!(path = %path.display(), was = format!("{:o}", now & 0o777), "Closed to other users what was open to them");
+    Ok(())
+}
+
+fn hold(directory: &Path) -> Result<File, StateError> {
+    let path = directory.join(LOCK);
+    let mut options = OpenOptions::new();
+    let mut lock =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).doing("open", &path)?;
+    match lock.try_lock() {
+        Ok(()) => {
+            // Who holds it, for the message above and for people; the lock itself is the kernel's.
+            lock.set_len(0).doing("write", &path)?;
+            writeln!(lock, "{}", std::process::id()).doing("write", &path)?;
+            Ok(lock)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let holder = lock.read_to_string(&mut holder).ok().map(|_| holder.trim().to_owned());
+            Err(StateError::Held { path: directory.to_owned(), holder: holder.filter(|pid| !pid.is_empty()) })
+        }
+        Err(TryLockError::Error(source)) => Err(source).doing("lock", &path),
+    }
+}
+
+/// A file written beside its place; removed with this value, which is harmless once it has been renamed.
+struct Draft {
+    path: PathBuf,
+}
+
+impl Draft {
+    fn write(place: &Path, text: &str) -> Result<Self, StateError> {
+        let draft = Self { path: place.with_extension(format!("new-{}", std::process::id())) };
+        // Left over from a crash of a process with our number.
+        let _ = fs::remove_file(&draft.path);
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft.path);
+        let mut file = opened.doing("write", &draft.path)?;
+        writeln!(file, "{text}").and_then(|()| file.sync_all()).doing("write", &draft.path)?;
+        Ok(draft)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Makes a new name in the directory last through a power cut.
+fn sync_directory(path: &Path) -> Result<(), StateError> {
+    File::open(path).and_then(|directory| directory.sync_all()).doing("write", path)
+}
+
+fn random_text() -> String {
+    let mut bytes = [0u8; RANDOM_BYTES];
+    rand::fill(&mut bytes).expect("the system's random source works once the process runs");
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("it is there").mode() & 0o777
+    }
+
+    #[test]
+    fn a_directory_and_its_secrets_are_closed_to_others() {
+        let outer = tempfile::tempdir().expect("a folder");
+        let state = StateDir::open(&outer.path().join("a/b")).expect("a new directory");
+        let credential = state.new_operator_credential().expect("it is written");
+        let secret = token_secret(state.path(), None).expect("it is made");
+        assert_eq!(mode(state.path()), 0o700);
+        for name in [LOCK, OPERATOR_KEY, TOKEN_KEY] {
+            assert_eq!(mode(&state.path().join(name)), 0o600, "{name}");
+        }
+        assert_eq!(operator_credential(state.path()).expect("it is there"), credential);
+        assert_eq!(token_secret(state.path(), None).expect("it stays"), secret);
+        assert_eq!(secret.len(), 43);
+        assert_eq!(fs::read_dir(state.path()).expect("it is there").count(), 3, "no drafts are left");
+    }
+
+    #[test]
+    fn a_held_directory_says_who_holds_it_and_what_to_do() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = StateDir::open(folder.path()).expect("free");
+        let refused = StateDir::open(folder.path()).expect_err("held").to_string();
+        assert!(refused.contains(&format!("(process {}): stop that one first", std::process::id())), "{refused}");
+        drop(first);
+        StateDir::open(folder.path()).expect("free again");
+    }
+
+    #[test]
+    fn an_open_directory_is_closed_only_where_it_is_ours() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("ours to change");
+        fs::write(folder.path().join("thesis.txt"), "x").expect("a file");
+        assert!(matches!(StateDir::open(folder.path()), Err(StateError::Shared(_))));
+        assert_eq!(mode(folder.path()), 0o755);
+        fs::write(folder.path().join(DATABASE), "").expect("a file");
+        StateDir::open(folder.path()).expect("it has been a state directory");
+        assert_eq!(mode(folder.path()), 0o700);
+    }
+
+    #[test]
+    fn a_short_secret_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("jwt");
+        fs::write(&path, "short\n").expect("a file");
+        assert!(matches!(token_secret(folder.path(), Some(&path)), Err(StateError::SecretLength { length: 5, .. })));
+        fs::write(&path, format!("{}\r\n", "x".repeat(32))).expect("a file");
+        assert_eq!(token_secret(folder.path(), Some(&path)).expect("long enough"), vec![b'x'; 32]);
+    }
+}
