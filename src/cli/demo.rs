@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::serve;
-use crate::broker::{Broker, TokenClaims, mint_token};
+use crate::broker::{Broker, Credentials, TokenClaims, mint_token};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{self, DemoUser};
@@ -18,8 +18,10 @@ use crate::wire::manage::KeyBody;
 
 /// Ids and names.
 const USERS: [(&str, &str); 3] = [("alice", "Alice"), ("bob", "Bob"), ("carol", "Carol")];
-/// What the demo's key is called; one per start, the earlier ones are revoked.
+/// What the demo's key is called.
 const KEY_NAME: &str = "demo";
+/// Where its text is kept, so that a line that was pasted once works after a restart too.
+const KEY_FILE: &str = "demo.key";
 /// The topic that the three follow.
 const TOPIC: &str = "library";
 /// How long the demo's tokens are good.
@@ -58,16 +60,18 @@ pub(super) fn sign_in(users: &[User]) -> http::Demo {
     http::Demo { users: users.iter().map(offer).collect() }
 }
 
-/// Makes the key and the topic with its followers. Doing it again changes only the key.
-pub(super) async fn prepare(broker: &Broker, users: Vec<User>) -> anyhow::Result<Ready> {
+/// Makes the key and the topic with its followers. Doing it again changes nothing.
+pub(super) async fn prepare(broker: &Broker, state: &StateDir, users: Vec<User>) -> anyhow::Result<Ready> {
     let operator = Identity::Operator;
-    for key in broker.keys(&operator).await? {
-        if key.name == KEY_NAME && key.revoked_at.is_none() {
-            broker.revoke_key(&operator, &key.id.0).await?;
+    let key = match state.kept(KEY_FILE) {
+        Some(key) if broker.authenticate(Credentials::Bearer(&key)).await.is_ok() => key,
+        _ => {
+            let body = KeyBody { name: KEY_NAME.to_owned(), scopes: Scope::ALL.to_vec() };
+            let (_, key) = broker.create_key(&operator, body).await?;
+            state.keep(KEY_FILE, &key)?;
+            key
         }
-    }
-    let body = KeyBody { name: KEY_NAME.to_owned(), scopes: Scope::ALL.to_vec() };
-    let (_, key) = broker.create_key(&operator, body).await?;
+    };
     let topic = TopicName::new(TOPIC).context("the demo's topic")?;
     broker.put_topic(&operator, &topic, None).await?;
     for (id, _) in USERS {

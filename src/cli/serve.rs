@@ -110,7 +110,8 @@ async fn serve(mut config: Config, kind: Kind, inherited: Inherited, output: Out
             let users = demo::users(&config, &state)?;
             config.http.demo = Some(demo::sign_in(&users));
             let server = Server::build(server_config(config), state).await?;
-            ready.demo = Some(demo::prepare(server.broker(), users).await.context("cannot prepare the demo")?);
+            ready.demo =
+                Some(demo::prepare(server.broker(), server.state(), users).await.context("cannot prepare the demo")?);
             server
         }
     };

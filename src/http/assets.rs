@@ -37,7 +37,7 @@ static ASSETS: LazyLock<HashMap<&'static str, Asset>> = LazyLock::new(|| {
 });
 
 fn content_type(name: &str) -> HeaderValue {
-    HeaderValue::from_static(match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
+    HeaderValue::from_static(match extension(name) {
         "html" => "text/html; charset=utf-8",
         "css" => "text/css; charset=utf-8",
         "js" => "text/javascript; charset=utf-8",
@@ -49,6 +49,10 @@ fn content_type(name: &str) -> HeaderValue {
         "woff2" => "font/woff2",
         _ => "application/octet-stream",
     })
+}
+
+fn extension(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(_, extension)| extension)
 }
 
 fn etag(bytes: &[u8]) -> HeaderValue {
@@ -76,7 +80,7 @@ pub fn page(call: &Call, name: &str) -> Result<Response<Body>, Problem> {
 /// # Errors
 /// 404.
 pub fn file(call: &Call, name: &str) -> Result<Response<Body>, Problem> {
-    if std::path::Path::new(name).extension().is_some_and(|kind| kind.eq_ignore_ascii_case("html")) {
+    if extension(name) == "html" {
         return Err(problem::nothing_here());
     }
     serve(call.headers(), name)

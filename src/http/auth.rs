@@ -232,6 +232,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::model::{KeyId, KeyIdentity, UserId, UserIdentity};
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -239,6 +240,38 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    fn key(scope: &str) -> Identity {
+        let scopes = [Scope::parse(scope).expect("a scope")].into();
+        Identity::Key(KeyIdentity { id: KeyId("k".into()), name: "k".into(), scopes })
+    }
+
+    fn user(credential: Credential, publishes: bool) -> Identity {
+        let user = UserId::new("alice").expect("a user");
+        Identity::User(UserIdentity { user, credential, topics: None, publishes, expires: None })
+    }
+
+    #[test]
+    fn every_role_gets_in_where_it_should_and_nowhere_else() {
+        use Access::{Admin, Manager, PlainPublisher, Publisher, Scraper, Subscriber, TicketMinter, Token, User};
+        let roles: [(Identity, &[Access]); 10] = [
+            (user(Credential::Bearer, false), &[Subscriber, User, Token, TicketMinter]),
+            (user(Credential::Cookie, true), &[Subscriber, User, Token, TicketMinter, Publisher]),
+            (user(Credential::Ticket("t".into()), true), &[Subscriber]),
+            (key("publish"), &[Publisher, PlainPublisher]),
+            (key("publish:topic/ops"), &[Publisher, PlainPublisher]),
+            (key("tickets"), &[TicketMinter]),
+            (key("users"), &[Manager]),
+            (key("templates"), &[]),
+            (key("admin"), &[TicketMinter, Publisher, PlainPublisher, Manager, Admin, Scraper]),
+            (Identity::Operator, &[TicketMinter, Publisher, PlainPublisher, Manager, Admin, Scraper]),
+        ];
+        for (identity, admitted) in &roles {
+            for access in Access::ALL.into_iter().filter(|access| !matches!(access, Access::Anyone | Access::Demo)) {
+                assert_eq!(access.admits(identity).is_ok(), admitted.contains(&access), "{identity:?} at {access:?}");
+            }
+        }
     }
 
     const COOKIE: (&str, &str) = ("cookie", "tidings_session=c");

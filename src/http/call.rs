@@ -12,7 +12,7 @@ use super::query::Query;
 use super::router::Params;
 use super::{App, problem};
 use crate::broker::Broker;
-use crate::model::{Identity, UserIdentity};
+use crate::model::{Identity, TopicName, UserId, UserIdentity};
 use crate::wire::problem::Problem;
 
 /// One request on its way through its handler.
@@ -54,6 +54,22 @@ impl Call {
             Caller::Known(identity) => Ok(identity),
             Caller::Anyone => Err(problem::FORBIDDEN.because("this needs a credential")),
         }
+    }
+
+    /// The topic that the path names.
+    ///
+    /// # Errors
+    /// 422 where it can't be one.
+    pub fn topic(&self) -> Result<TopicName, Problem> {
+        TopicName::new(self.params.text("topic")).map_err(|e| problem::invalid_field("/topic", e.to_string()))
+    }
+
+    /// The user that the path names, who is not the caller.
+    ///
+    /// # Errors
+    /// 422 where it can't be one.
+    pub fn named_user(&self) -> Result<UserId, Problem> {
+        UserId::new(self.params.text("user")).map_err(|e| problem::invalid_field("/user", e.to_string()))
     }
 
     /// Reads a body that must be JSON.

@@ -8,10 +8,11 @@
 //! shutdown only waits.
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::poll_fn;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use super::body::Body;
 use super::service::{MAX_HEAD_BYTES, headers_too_large};
 use super::socket::{Slow, Socket};
 use super::{App, Config, Peer, answer, problem};
+use crate::lifecycle::Lifecycle;
 use crate::wire::event::ByeReason;
 use crate::wire::problem::{Problem, ProblemBody};
 
@@ -59,13 +61,8 @@ async fn serve<IO>(app: &App, io: IO, peer: Peer)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let asked = Arc::new(AtomicBool::new(false));
-    let drain = async {
-        app.lifecycle().draining().await;
-        if !asked.load(Ordering::Relaxed) {
-            sleep(FIRST_REQUEST_GRACE).await;
-        }
-    };
+    let asked = AtomicBool::new(false);
+    let drain = drained(app.lifecycle(), &asked);
     // Boxed, since hyper keeps room for a whole future in every idle connection.
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
@@ -77,6 +74,14 @@ where
             app.metrics().byes.get_or_create(&[("reason", ByeReason::Slow.as_str())]).inc();
         }
         tracing::debug!(cause = %e, "a connection ended early");
+    }
+}
+
+/// Resolves when the connection should end: at the drain, or a little later where nothing was asked yet.
+async fn drained(lifecycle: &Lifecycle, asked: &AtomicBool) {
+    lifecycle.draining().await;
+    if !asked.load(Ordering::Relaxed) {
+        sleep(FIRST_REQUEST_GRACE).await;
     }
 }
 
@@ -156,41 +161,29 @@ async fn linger(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
                 read => dropped += read,
             }
         }
-        std::io::Result::Ok(())
+        io::Result::Ok(())
     })
     .await;
 }
 
+/// Whether the connection was cut because the client took nothing.
 fn is_slow(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if error.is::<Slow>()
-            || error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).is_some_and(|e| e.is::<Slow>())
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.and_then(io::Error::get_ref).is_some_and(|cause| cause.is::<Slow>())
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use tokio::io::DuplexStream;
 
     use super::*;
-
-    async fn hello(_: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        Ok(Response::new(Body::Full("hello".into())))
-    }
 
     /// Sends bytes to a server that answers "hello", and reads what comes until it closes.
     async fn exchange(sent: &[u8], drain: impl Future<Output = ()>) -> String {
         let (near, mut far): (DuplexStream, DuplexStream) = tokio::io::duplex(1024 * 1024);
         far.write_all(sent).await.expect("room for all of it");
         let config = Config::default();
-        let service = service_fn(|request| Box::pin(hello(request)));
+        let service = service_fn(|_| std::future::ready(Ok(Response::new(Body::Full("hello".into())))));
         let mut answered = String::new();
         let (_, read) = tokio::join!(drive(&config, near, service, drain), far.read_to_string(&mut answered));
         read.expect("the server closes");
@@ -201,7 +194,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_hyper_refuses_is_a_problem_document() {
-        let endless = [b"GET / HTTP/1.1\r\nx: ".as_slice(), &[b'x'; 100_000]].concat();
+        let endless = [b"GET / HTTP/1.1\r\nx: ".as_slice(), &b"x".repeat(100_000)].concat();
         let many = [b"GET / HTTP/1.1\r\n".as_slice(), &b"x: y\r\n".repeat(200), b"\r\n"].concat();
         for (sent, status, code) in [
             (endless.as_slice(), "431 ", "headers-too-large"),
@@ -221,6 +214,35 @@ mod tests {
         assert_eq!(exchange(b"", std::future::pending()).await, "");
         let answered = exchange(ASK, std::future::pending()).await;
         assert!(answered.starts_with("HTTP/1.1 200 OK") && answered.ends_with("hello"), "{answered}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_told_from_one_that_left() {
+        let config = Config::default();
+        let endless = service_fn(|_| {
+            let chunks = futures_util::stream::repeat(bytes::Bytes::from_static(&[b'x'; 1024]));
+            std::future::ready(Ok(Response::new(Body::Stream(Box::pin(chunks)))))
+        });
+        let (near, mut far) = tokio::io::duplex(4096);
+        far.write_all(ASK).await.expect("room for all of it");
+        let cut = drive(&config, near, endless, std::future::pending()).await.expect_err("nobody reads");
+        assert!(is_slow(&cut), "{cut:?}");
+        let (near, mut far) = tokio::io::duplex(4096);
+        far.write_all(ASK).await.expect("room for all of it");
+        drop(far);
+        let left = drive(&config, near, endless, std::future::pending()).await;
+        assert!(!left.is_err_and(|e| is_slow(&e)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_was_let_in_may_still_ask_when_the_drain_begins() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.drain();
+        let started = tokio::time::Instant::now();
+        drained(&lifecycle, &AtomicBool::new(true)).await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        drained(&lifecycle, &AtomicBool::new(false)).await;
+        assert_eq!(started.elapsed(), FIRST_REQUEST_GRACE);
     }
 
     #[tokio::test(start_paused = true)]

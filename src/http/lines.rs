@@ -152,7 +152,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { lines: 1_000, bytes: 100_000, idle: Duration::from_secs(30) };
 
-    fn chunked(body: Vec<u8>, size: usize) -> Body {
+    fn chunked(body: &[u8], size: usize) -> Body {
         let chunks: Vec<_> = body.chunks(size).map(Bytes::copy_from_slice).collect();
         Body::Stream(Box::pin(stream::iter(chunks)))
     }
@@ -161,20 +161,16 @@ mod tests {
     async fn echo(body: Body, limits: Limits) -> Vec<String> {
         let mut results = Vec::new();
         let work = async |line: Bytes| String::from_utf8_lossy(&line).into_owned();
-        each(
-            LineBody::of(body, limits),
-            |line| work(line),
-            |result| {
-                results.push(result.unwrap_or_else(|problem| problem.code.to_owned()));
-            },
-        )
+        each(LineBody::of(body, limits), work, |result| {
+            results.push(result.unwrap_or_else(|problem| problem.code.to_owned()));
+        })
         .await;
         results
     }
 
     #[tokio::test]
     async fn lines_are_begun_and_answered_in_order_although_they_end_out_of_order() {
-        let body: String = (0..600).map(|i| format!("{i}\n")).collect();
+        let body = (0..600).map(|i| i.to_string()).collect::<Vec<_>>().join("\n");
         let begun = RefCell::new(Vec::new());
         let (even, mut answered) = (Semaphore::new(0), Vec::new());
         let work = async |line: Bytes| {
@@ -188,8 +184,8 @@ mod tests {
             }
             number
         };
-        let lines = LineBody::of(chunked(body.into_bytes(), 50), LIMITS);
-        each(lines, |line| work(line), |result| answered.push(result.expect("a line"))).await;
+        let lines = LineBody::of(chunked(body.as_bytes(), 50), LIMITS);
+        each(lines, work, |result| answered.push(result.expect("a line"))).await;
         let all: Vec<usize> = (0..600).collect();
         assert_eq!(*begun.borrow(), all);
         assert_eq!(answered, all);
@@ -198,13 +194,13 @@ mod tests {
     #[tokio::test]
     async fn a_batch_ends_where_a_limit_is_reached_and_says_so_last() {
         let few = Limits { lines: 2, ..LIMITS };
-        assert_eq!(echo(chunked(b"a\nb".to_vec(), 1), few).await, ["a", "b"]);
-        assert_eq!(echo(chunked(b"a\nb\nc\nd".to_vec(), 2), few).await, ["a", "b", "too-many-lines"]);
+        assert_eq!(echo(chunked(b"a\nb", 1), few).await, ["a", "b"]);
+        assert_eq!(echo(chunked(b"a\nb\nc\nd", 2), few).await, ["a", "b", "too-many-lines"]);
         let short = Limits { bytes: 5, ..LIMITS };
-        assert_eq!(echo(chunked(b"a\nb\nc\nd".to_vec(), 1), short).await, ["a", "b", "body-too-large"]);
-        let long = [b"a\n".as_slice(), &[b'x'; 300_000]].concat();
+        assert_eq!(echo(chunked(b"a\nb\nc\nd", 1), short).await, ["a", "b", "body-too-large"]);
+        let long = [b"a\n".as_slice(), &b"x".repeat(300_000)].concat();
         let wide = Limits { bytes: 1_000_000, ..LIMITS };
-        assert_eq!(echo(chunked(long, 10_000), wide).await, ["a", "line-too-long"]);
+        assert_eq!(echo(chunked(&long, 10_000), wide).await, ["a", "line-too-long"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,8 +39,8 @@ use std::time::Duration;
 pub use auth::Access;
 pub use body::Body;
 pub use connection::serve_connection;
-pub use problem::KINDS as PROBLEM_KINDS;
-pub use router::{Entry, ROUTES, Route};
+pub use problem::{KINDS as PROBLEM_KINDS, Kind as ProblemKind};
+pub use router::{Entry, ROUTES, Route, Verb};
 
 use crate::broker::Broker;
 use crate::lifecycle::Lifecycle;
@@ -84,7 +84,7 @@ impl Default for Config {
             max_batch_bytes: 64 * 1024 * 1024,
             max_bulk_lines: 1_000_000,
             body_timeout: Duration::from_secs(30),
-            body_deadline: Duration::from_secs(120),
+            body_deadline: Duration::from_mins(2),
             header_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             secure_cookies: SecureCookies::default(),

@@ -167,7 +167,7 @@ impl From<BrokerError> for Problem {
             BrokerError::UnknownEpoch => UNKNOWN_EPOCH.because("the cursor is of another log than this one"),
             BrokerError::Ahead => AHEAD.because("the cursor lies ahead of the newest position"),
             BrokerError::TooMany(limit) => TOO_MANY.for_now(format!("the limit of {limit} is reached"), 5),
-            BrokerError::StorageFull => STORAGE_FULL.because("the disk that holds the log is full"),
+            BrokerError::StorageFull => STORAGE_FULL.for_now("the disk that holds the log is full", 30),
             BrokerError::Storage(cause) => {
                 tracing::error!(cause, "the store failed a request");
                 STORAGE.for_now("the store could not do it; the server has logged why", 2)

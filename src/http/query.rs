@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::problem;
+use crate::model::Category;
 use crate::wire::problem::Problem;
 
 /// Query parameters in the order they stand. Values are bytes, since a client may send anything.
@@ -33,6 +34,15 @@ impl Query {
     pub fn text(&self, name: &str) -> Result<Option<&str>, Problem> {
         let Some(bytes) = self.bytes(name).filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
         std::str::from_utf8(bytes).map(Some).map_err(|_| bad(name, "is not UTF-8"))
+    }
+
+    /// The parameter `category`; an empty one is the same as none.
+    ///
+    /// # Errors
+    /// 400 where it is no category.
+    pub fn category(&self) -> Result<Option<Category>, Problem> {
+        let category = self.text("category")?.map(Category::new).transpose();
+        category.map_err(|e| bad("category", &format!("is no category: {e}")))
     }
 
     /// Refuses parameters that nobody reads, so that a misspelt one is not ignored.

@@ -209,8 +209,8 @@ mod tests {
 
     use super::*;
 
-    fn route(method: Method, path: &str) -> Option<(Route, Params)> {
-        match find(&method, path) {
+    fn route(method: &Method, path: &str) -> Option<(Route, Params)> {
+        match find(method, path) {
             Ok(Found::Entry(entry, params)) => Some((entry.route, params)),
             _ => None,
         }
@@ -223,7 +223,7 @@ mod tests {
             assert!(seen.insert((entry.verb, entry.path)), "{} stands twice", entry.path);
             let path = entry.path.replace("{*topic}", "orders/42").replace(['{', '}'], "");
             let method = Method::from_bytes(entry.verb.as_str().as_bytes()).expect("a method");
-            let Some((found, _)) = route(method, &path) else { panic!("{path} is not found") };
+            let Some((found, _)) = route(&method, &path) else { panic!("{path} is not found") };
             assert_eq!(found, entry.route, "{path}");
         }
     }
@@ -249,17 +249,17 @@ mod tests {
     #[test]
     fn names_are_decoded_after_the_path_is_cut() {
         let (route_found, params) =
-            route(Method::PUT, "/v1/topics/orders%2F42/followers/alice%40example.com").expect("a route");
+            route(&Method::PUT, "/v1/topics/orders%2F42/followers/alice%40example.com").expect("a route");
         assert_eq!(route_found, Route::Follow);
         assert_eq!((params.text("topic"), params.text("user")), ("orders/42", "alice@example.com"));
-        let (_, params) = route(Method::POST, "/v1/publish/orders/42").expect("a route");
+        let (_, params) = route(&Method::POST, "/v1/publish/orders/42").expect("a route");
         assert_eq!(params.find("topic"), Some("orders/42"));
         assert_eq!(find(&Method::GET, "/v1/users/%ff/counts").map_err(|p| p.code).err(), Some("bad-request"));
     }
 
     #[test]
     fn other_methods_are_told() {
-        let allow = |method, path| match find(&method, path) {
+        let allow = |method: Method, path| match find(&method, path) {
             Ok(Found::OtherMethods { allow } | Found::Options { allow }) => {
                 allow.to_str().map(str::to_owned).unwrap_or_default()
             }
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(allow(Method::POST, "/healthz"), "GET, HEAD, OPTIONS");
         assert_eq!(allow(Method::HEAD, "/v1/inbox"), "GET, OPTIONS");
         assert_eq!(allow(Method::OPTIONS, "/v1/keys"), "POST, GET, OPTIONS");
-        assert!(route(Method::HEAD, "/static/inbox.js").is_some());
+        assert!(route(&Method::HEAD, "/static/inbox.js").is_some());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::call::Call;
 use super::query::Query;
 use super::router::{self, Entry, Found, Params, Route};
 use super::{App, Peer, answer, assets, auth, cors, problem, stream};
+use crate::metrics::Metrics;
 use crate::wire::problem::Problem;
 
 /// Bytes of a request's target at most.
@@ -38,8 +39,7 @@ impl App {
         let method = request.method().clone();
         let origin = cors::allowed_origin(request.headers(), &config.origins);
         let mut path = "";
-        let handled = AssertUnwindSafe(self.handle(peer, request, &mut path)).catch_unwind().await;
-        let handled = handled.unwrap_or_else(|panic| Err(self.panicked(panic.as_ref())));
+        let handled = contain(self.handle(peer, request, &mut path), self.metrics()).await;
         let mut response =
             handled.unwrap_or_else(|problem| problem::answer(&problem, &config.base_path, self.metrics()));
         finish(response.headers_mut());
@@ -94,13 +94,16 @@ impl App {
             Err(denied) => Err(denied.into()),
         }
     }
+}
 
-    fn panicked(&self, panic: &(dyn std::any::Any + Send)) -> Problem {
+/// Turns a panic into a 500, so that it ends one request and not the connection.
+async fn contain<T>(handler: impl Future<Output = Result<T, Problem>>, metrics: &Metrics) -> Result<T, Problem> {
+    AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         tracing::error!(panic = said.unwrap_or("no message"), "a request's handler panicked");
-        self.metrics().panics.inc();
-        problem::INTERNAL.because("the server failed at this request and has logged why")
-    }
+        metrics.panics.inc();
+        Err(problem::INTERNAL.because("the server failed at this request and has logged why"))
+    })
 }
 
 async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
@@ -253,6 +256,16 @@ mod tests {
         let many: Vec<_> = std::iter::repeat_n(("x", "y"), MAX_HEADERS).chain([host]).collect();
         assert_eq!(refusal("/", &many), Some(431));
         assert_eq!(refusal("/", &many[1..]), None);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_one_request_and_tells_nothing() {
+        let metrics = Metrics::default();
+        let handler = async { if metrics.panics.get() == 0 { panic!("the secret is 42") } else { Ok(()) } };
+        let problem = contain(handler, &metrics).await.expect_err("it panicked");
+        assert_eq!((problem.status, problem.code), (500, "internal"));
+        assert!(!problem.detail.contains("42"));
+        assert_eq!(metrics.panics.get(), 1);
     }
 
     #[test]

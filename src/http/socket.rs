@@ -108,7 +108,7 @@ mod tests {
         let reader = async {
             let mut read = Vec::new();
             while read.len() < 5 {
-                tokio::time::sleep(TIMEOUT - Duration::from_secs(1)).await;
+                sleep(TIMEOUT * 9 / 10).await;
                 read.push(far.read_u8().await.expect("a byte"));
             }
             read

@@ -104,6 +104,10 @@ impl Server {
         &self.broker
     }
 
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
     /// Serves on the listeners until `shutdown` resolves, then drains.
     pub async fn run(self, listeners: Vec<Listener>, shutdown: impl Future<Output = ()>) -> Ended {
         let Self { config, state, broker, lifecycle } = self;

@@ -119,6 +119,19 @@ impl StateDir {
         self.replace(RUNNING, &text.doing("write", &self.path.join(RUNNING))?)
     }
 
+    /// Keeps a secret text in a file of the state directory, for a later start.
+    ///
+    /// # Errors
+    /// [`StateError`], where it can't be written.
+    pub fn keep(&self, name: &str, text: &str) -> Result<(), StateError> {
+        self.replace(name, text)
+    }
+
+    /// What [`StateDir::keep`] wrote under this name, where it did.
+    pub fn kept(&self, name: &str) -> Option<String> {
+        fs::read_to_string(self.path.join(name)).ok().map(|text| text.trim().to_owned())
+    }
+
     fn replace(&self, name: &str, text: &str) -> Result<(), StateError> {
         let path = self.path.join(name);
         let draft = Draft::write(&path, text)?;

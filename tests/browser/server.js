@@ -14,10 +14,13 @@ export class Server {
   #exited = null;
   #listen = '127.0.0.1:0';
 
-  /** Starts `tidings demo` and ends it with the test `t`. */
-  static async start(t) {
+  #env = {};
+
+  /** Starts `tidings demo`, with settings from the environment, and ends it with the test `t`. */
+  static async start(t, env = {}) {
     if (!BINARY) throw new Error('TIDINGS_BIN must name the tidings binary under test');
     const server = new Server();
+    server.#env = env;
     server.data = await mkdtemp(join(tmpdir(), 'tidings-'));
     t.after(async () => {
       await server.stop('SIGKILL');
@@ -29,7 +32,10 @@ export class Server {
 
   /** Starts the process and waits for its ready line. A second time it takes the same port and the same data. */
   async run() {
-    this.#child = spawn(BINARY, ['demo', '--json', '--listen', this.#listen, '--data', this.data], { stdio: ['ignore', 'pipe', 'pipe'] });
+    this.#child = spawn(BINARY, ['demo', '--json', '--listen', this.#listen, '--data', this.data], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...this.#env },
+    });
     this.#exited = once(this.#child, 'exit');
     let complaints = '';
     this.#child.stderr.on('data', (text) => { complaints += text; });

@@ -7,7 +7,7 @@ use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::query::{Query, bad};
 use crate::http::{answer, problem};
-use crate::model::{Category, NotificationId};
+use crate::model::NotificationId;
 use crate::wire::cursor;
 use crate::wire::event::UnreadBody;
 use crate::wire::inbox::{EntryBody, MarkedBody, PageBody, parse_mark};
@@ -67,16 +67,7 @@ fn read_query(query: &Query) -> Result<InboxQuery, Problem> {
         Some("archived") => InboxState::Archived,
         Some(_) => return Err(bad("state", "must be all, unread or archived")),
     };
-    Ok(InboxQuery { before, limit, state, category: read_category(query)? })
-}
-
-/// The `category` parameter, where it is there.
-///
-/// # Errors
-/// 400 where it is no category.
-pub fn read_category(query: &Query) -> Result<Option<Category>, Problem> {
-    let text = query.text("category")?;
-    text.map(Category::new).transpose().map_err(|e| bad("category", &format!("is no category: {e}")))
+    Ok(InboxQuery { before, limit, state, category: query.category()? })
 }
 
 #[cfg(test)]

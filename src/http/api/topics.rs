@@ -16,7 +16,7 @@ const MAX_TOLD_LINES: usize = 100;
 
 /// `PUT /v1/topics/{topic}`.
 pub async fn put(mut call: Call) -> Result<Response<Body>, Problem> {
-    let name = topic(&call)?;
+    let name = call.topic()?;
     let category = parse_topic(&call.optional_json_body().await?)?;
     let (topic, created) = call.broker().put_topic(call.identity()?, &name, category).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
@@ -25,14 +25,14 @@ pub async fn put(mut call: Call) -> Result<Response<Body>, Problem> {
 
 /// `PUT /v1/topics/{topic}/followers/{user}`.
 pub async fn follow(call: &Call) -> Result<Response<Body>, Problem> {
-    let (topic, user) = (topic(call)?, user(call)?);
+    let (topic, user) = (call.topic()?, call.named_user()?);
     let changed = call.broker().follow(call.identity()?, &topic, &user).await?;
     Ok(followed(&topic, &user, true, changed))
 }
 
 /// `DELETE /v1/topics/{topic}/followers/{user}`.
 pub async fn unfollow(call: &Call) -> Result<Response<Body>, Problem> {
-    let (topic, user) = (topic(call)?, user(call)?);
+    let (topic, user) = (call.topic()?, call.named_user()?);
     let changed = call.broker().unfollow(call.identity()?, &topic, &user).await?;
     Ok(followed(&topic, &user, false, changed))
 }
@@ -59,7 +59,7 @@ struct LineError<'a> {
 
 /// `POST /v1/topics/{topic}/followers`.
 pub async fn follow_many(call: Call) -> Result<Response<Body>, Problem> {
-    let topic = topic(&call)?;
+    let topic = call.topic()?;
     let by = call.identity()?.clone();
     let app = call.app.clone();
     let lines = LineBody::new(call, app.config().max_bulk_lines)?;
@@ -89,17 +89,4 @@ pub async fn follow_many(call: Call) -> Result<Response<Body>, Problem> {
     let errors =
         failed.iter().map(|(line, problem)| LineError { line: *line, problem: ProblemBody { problem, base_path } });
     Ok(answer::json(StatusCode::OK, &BulkBody { followed, unchanged, failed: failures, errors: errors.collect() }))
-}
-
-/// The topic in the path.
-fn topic(call: &Call) -> Result<TopicName, Problem> {
-    TopicName::new(call.params.text("topic")).map_err(|e| problem::invalid_field("/topic", e.to_string()))
-}
-
-/// The user in the path.
-///
-/// # Errors
-/// 422 where it can't be one.
-pub fn user(call: &Call) -> Result<UserId, Problem> {
-    UserId::new(call.params.text("user")).map_err(|e| problem::invalid_field("/user", e.to_string()))
 }

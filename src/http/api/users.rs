@@ -2,7 +2,6 @@
 
 use http::{Response, StatusCode};
 
-use super::topics::user;
 use crate::http::answer;
 use crate::http::body::Body;
 use crate::http::call::Call;
@@ -10,6 +9,6 @@ use crate::wire::event::UnreadBody;
 use crate::wire::problem::Problem;
 
 pub async fn counts(call: &Call) -> Result<Response<Body>, Problem> {
-    let (counts, as_of) = call.broker().counts_of(call.identity()?, &user(call)?).await?;
+    let (counts, as_of) = call.broker().counts_of(call.identity()?, &call.named_user()?).await?;
     Ok(answer::json(StatusCode::OK, &UnreadBody { counts: &counts, as_of }))
 }

@@ -7,7 +7,6 @@ use http::HeaderMap;
 
 use super::sse::Heartbeat;
 use crate::broker::Filter;
-use crate::http::api::inbox::read_category;
 use crate::http::query::{Query, bad};
 use crate::model::TopicPattern;
 use crate::wire::cursor::{self, Resume};
@@ -42,7 +41,7 @@ impl Options {
         Ok(Self {
             resume: resume(headers, query),
             snapshot: snapshot(query)?,
-            filter: Filter { events: events(query)?, category: read_category(query)?, topics: topics(query)? },
+            filter: Filter { events: events(query)?, category: query.category()?, topics: topics(query)? },
             framing: framing(query),
             heartbeat: heartbeat(query)?,
         })

@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(chunks.next().await, Some(HEARTBEAT_COMMENT));
         assert_eq!(started.elapsed(), SILENCE);
 
-        tokio::time::advance(SILENCE - Duration::from_secs(1)).await;
+        tokio::time::advance(SILENCE * 9 / 10).await;
         send.send(FeedItem::Frames(vec![frame(1)])).expect("the stream listens");
         assert_eq!(chunks.next().await.as_ref(), Some(frame(1).sse(Framing::Named)));
         let spoke = Instant::now();
