@@ -24,6 +24,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
+use tower::{Layer as _, ServiceExt as _};
 
 use super::body::Body;
 use super::service::{MAX_HEAD_BYTES, headers_too_large};
@@ -63,11 +64,18 @@ where
 {
     let asked = AtomicBool::new(false);
     let drain = drained(app.lifecycle(), &asked);
+    let answering = app.clone();
+    let answer = tower::service_fn(move |request| {
+        let app = answering.clone();
+        async move { Ok::<_, Infallible>(app.answer(peer, request).await) }
+    });
     // Boxed, since hyper keeps room for a whole future in every idle connection.
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
-        let app = app.clone();
-        Box::pin(async move { Ok(app.answer(peer, request).await) }) as Answering
+        match app.cors() {
+            Some(cors) => Box::pin(cors.layer(answer.clone()).oneshot(request)) as Answering,
+            None => Box::pin(answer.clone().oneshot(request)),
+        }
     });
     if let Err(e) = drive(app.config(), io, service, drain).await {
         if is_slow(&e) {

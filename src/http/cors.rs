@@ -1,83 +1,91 @@
 //! What other origins' pages may do (CORS): an exact list, with credentials. Nothing is reflected, and no `*` is sent.
+//!
+//! tower-http answers preflights and adds the headers; here stands what we allow.
 
-use http::header::{
-    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
-    ALLOW, ORIGIN, VARY,
-};
-use http::{HeaderMap, HeaderValue, Response};
+use std::time::Duration;
 
-use super::answer;
-use super::body::Body;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderValue, Method};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
-/// Request headers that an allowed page may set.
-const HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, idempotency-key, last-event-id, cache-control");
-/// Answer headers that an allowed page may read.
-const EXPOSED: HeaderValue = HeaderValue::from_static("tidings-stream, idempotent-replayed, retry-after");
-/// Seconds for which a browser may remember a preflight; Chromium remembers no longer than this.
-const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
+/// How long a browser may remember a preflight; Chromium remembers no longer than this.
+const MAX_AGE: Duration = Duration::from_hours(2);
 
-/// The request's origin, where the list names it.
-pub fn allowed_origin(headers: &HeaderMap, origins: &[String]) -> Option<HeaderValue> {
-    let origin = headers.get(ORIGIN)?;
-    origins.iter().any(|known| known.as_bytes() == origin.as_bytes()).then(|| origin.clone())
-}
-
-/// Answers `OPTIONS`: a preflight, or somebody who asks what the path can do. `allow` names the path's methods.
-pub fn options(headers: &HeaderMap, allow: HeaderValue, origin: Option<&HeaderValue>) -> Response<Body> {
-    let mut response = answer::nothing();
-    let answered = response.headers_mut();
-    if origin.is_some() && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-        answered.insert(ACCESS_CONTROL_ALLOW_METHODS, allow.clone());
-        answered.insert(ACCESS_CONTROL_ALLOW_HEADERS, HEADERS);
-        answered.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+/// The layer for these origins; `None` where no other origin may call, so that nothing at all is said about it.
+pub fn layer(origins: &[String]) -> Option<CorsLayer> {
+    // An origin that is no header value can't be one that a browser sends.
+    let origins: Vec<_> = origins.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect();
+    if origins.is_empty() {
+        return None;
     }
-    answered.insert(ALLOW, allow);
-    response
-}
-
-/// Adds to any answer what lets an allowed origin's page read it.
-pub fn finish(answered: &mut HeaderMap, origin: Option<HeaderValue>, origins: &[String]) {
-    if !origins.is_empty() {
-        answered.append(VARY, HeaderValue::from_static("origin"));
-    }
-    if let Some(origin) = origin {
-        answered.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        answered.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        answered.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-    }
+    let layer = CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([
+            AUTHORIZATION,
+            CACHE_CONTROL,
+            CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([
+            RETRY_AFTER,
+            HeaderName::from_static("idempotent-replayed"),
+            HeaderName::from_static("tidings-stream"),
+        ])
+        .max_age(MAX_AGE);
+    Some(layer)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http::header::{
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+        ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+    };
+    use http::{HeaderMap, Request, Response};
+    use tower::{Layer as _, ServiceExt as _, service_fn};
+
     use super::*;
 
-    #[test]
-    fn only_a_listed_origin_is_named_in_the_answer() {
+    async fn ask(method: Method, origin: &'static str) -> HeaderMap {
         let origins = ["https://app.example".to_owned()];
-        let asked = |origin: &'static str| HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
-        assert_eq!(
-            allowed_origin(&asked("https://app.example"), &origins),
-            Some(HeaderValue::from_static("https://app.example"))
-        );
+        let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(String::new())) });
+        let service = layer(&origins).expect("one origin is named").layer(inner);
+        let request = Request::builder()
+            .method(method)
+            .header(ORIGIN, origin)
+            .header(ACCESS_CONTROL_REQUEST_METHOD, "POST")
+            .body(())
+            .expect("a valid request");
+        service.oneshot(request).await.map(|response| response.into_parts().0.headers).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn only_a_listed_origin_is_named_in_the_answer() {
+        let answered = ask(Method::GET, "https://app.example").await;
+        assert_eq!(answered[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");
+        assert_eq!(answered[ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
         for foreign in ["null", "*", "https://app.example.evil", "https://APP.example", "http://app.example"] {
-            assert_eq!(allowed_origin(&asked(foreign), &origins), None, "{foreign}");
+            let answered = ask(Method::GET, foreign).await;
+            assert!(!answered.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN), "{foreign}: {answered:?}");
+            assert!(answered[VARY].to_str().is_ok_and(|vary| vary.contains("origin")), "{foreign}");
         }
-        let mut answered = HeaderMap::new();
-        finish(&mut answered, None, &origins);
-        assert!(!answered.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
-        assert_eq!(answered[VARY], "origin");
+    }
+
+    #[tokio::test]
+    async fn a_preflight_is_answered_and_remembered() {
+        let answered = ask(Method::OPTIONS, "https://app.example").await;
+        assert_eq!(answered[ACCESS_CONTROL_MAX_AGE], "7200");
+        assert!(answered[ACCESS_CONTROL_ALLOW_METHODS].to_str().is_ok_and(|methods| methods.contains("POST")));
+        assert!(!ask(Method::OPTIONS, "https://evil.example").await.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
     }
 
     #[test]
-    fn a_preflight_of_a_foreign_origin_learns_nothing() {
-        let mut headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static("https://app.example"))]);
-        headers.insert(ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("POST"));
-        let allow = || HeaderValue::from_static("POST, OPTIONS");
-        assert!(!options(&headers, allow(), None).headers().contains_key(ACCESS_CONTROL_ALLOW_METHODS));
-        let answered = options(&headers, allow(), headers.get(ORIGIN));
-        assert_eq!(answered.headers()[ACCESS_CONTROL_MAX_AGE], "7200");
-        assert_eq!(answered.headers()[ACCESS_CONTROL_ALLOW_METHODS], "POST, OPTIONS");
+    fn without_origins_nothing_is_said() {
+        assert!(layer(&[]).is_none());
     }
 }

@@ -42,6 +42,8 @@ pub use connection::serve_connection;
 pub use problem::{KINDS as PROBLEM_KINDS, Kind as ProblemKind};
 pub use router::{Entry, ROUTES, Route, Verb};
 
+use tower_http::cors::CorsLayer;
+
 use crate::broker::Broker;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -146,11 +148,14 @@ struct Shared {
     broker: Broker,
     config: Config,
     lifecycle: Lifecycle,
+    /// What other origins may do; `None` where none may.
+    cors: Option<CorsLayer>,
 }
 
 impl App {
     pub fn new(broker: Broker, config: Config, lifecycle: Lifecycle) -> Self {
-        Self(Arc::new(Shared { broker, config, lifecycle }))
+        let cors = cors::layer(&config.origins);
+        Self(Arc::new(Shared { broker, config, lifecycle, cors }))
     }
 
     pub(crate) fn broker(&self) -> &Broker {
@@ -159,6 +164,10 @@ impl App {
 
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    pub(crate) fn cors(&self) -> Option<&CorsLayer> {
+        self.0.cors.as_ref()
     }
 
     pub(crate) fn lifecycle(&self) -> &Lifecycle {

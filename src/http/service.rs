@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::uri::Authority;
@@ -20,7 +20,7 @@ use super::body::Body;
 use super::call::Call;
 use super::query::Query;
 use super::router::{self, Entry, Found, Params, Route};
-use super::{App, Peer, answer, assets, auth, cors, problem, stream};
+use super::{App, Peer, answer, assets, auth, problem, stream};
 use crate::metrics::Metrics;
 use crate::wire::problem::Problem;
 
@@ -37,13 +37,11 @@ impl App {
         let started = Instant::now();
         let config = self.config();
         let method = request.method().clone();
-        let origin = cors::allowed_origin(request.headers(), &config.origins);
         let mut path = "";
         let handled = contain(self.handle(peer, request, &mut path), self.metrics()).await;
         let mut response =
             handled.unwrap_or_else(|problem| problem::answer(&problem, &config.base_path, self.metrics()));
         finish(response.headers_mut());
-        cors::finish(response.headers_mut(), origin, &config.origins);
         // The route, never the target: a ticket may stand in the query.
         tracing::debug!(%method, path, status = response.status().as_u16(), duration_ms = started.elapsed().as_millis(), "answered");
         response
@@ -69,10 +67,7 @@ impl App {
             Found::OtherMethods { allow } => {
                 return Ok(problem::method_not_allowed(allow, &config.base_path, self.metrics()));
             }
-            Found::Options { allow } => {
-                let origin = cors::allowed_origin(&head.headers, &config.origins);
-                return Ok(cors::options(&head.headers, allow, origin.as_ref()));
-            }
+            Found::Options { allow } => return Ok(options(allow)),
         };
         *path = entry.path;
         self.admit(peer, head, body, entry, params).await
@@ -195,6 +190,13 @@ fn to_slash(base_path: &str) -> Response<Body> {
     if let Ok(location) = HeaderValue::try_from(format!("{base_path}/")) {
         response.headers_mut().insert(LOCATION, location);
     }
+    response
+}
+
+/// What the path can do, for whoever asks without a word about origins.
+fn options(allow: HeaderValue) -> Response<Body> {
+    let mut response = answer::nothing();
+    response.headers_mut().insert(ALLOW, allow);
     response
 }
 
