@@ -41,7 +41,8 @@ impl Table {
         }
         for other in against.iter().filter_map(|name| self.rows.iter().find(|row| row.name == **name)) {
             for row in self.rows.iter().filter(|row| !against.contains(&row.name.as_str())) {
-                let cells: Vec<_> = row.samples.iter().zip(&other.samples).map(|(own, other)| ratio(own, other)).collect();
+                let cells: Vec<_> =
+                    row.samples.iter().zip(&other.samples).map(|(own, other)| ratio(own, other)).collect();
                 println!("| *{} / {}* | {} |", row.name, other.name, cells.join(" | "));
             }
         }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::{Category, Counts, Seq, Tally, TopicKey, TopicName, UserKey};
+use crate::model::{Category, Counts, Seq, SourceKey, Tally, TopicKey, TopicName, UserKey};
 use crate::store::{Sight, Standing};
 
 /// Everything at hand.
@@ -15,6 +15,8 @@ use crate::store::{Sight, Standing};
 pub(super) struct Tallies {
     users: HashMap<UserKey, Basis>,
     topics: HashMap<TopicKey, Total>,
+    /// The topics of `everyone`, one for each category: few.
+    everyone: Vec<TopicKey>,
 }
 
 /// One online user's rows.
@@ -32,7 +34,6 @@ struct Row {
 
 struct Total {
     total: u64,
-    name: TopicName,
     category: Category,
     as_of: Seq,
 }
@@ -57,6 +58,7 @@ impl Tallies {
     pub(super) fn load(&mut self, sight: &Sight, as_of: Seq) {
         let Some(basis) = self.users.get_mut(&sight.user) else { return };
         basis.loaded = true;
+        let mut totals = Vec::new();
         for span in &sight.spans {
             let standing = Standing {
                 tally: span.tally,
@@ -66,8 +68,11 @@ impl Tallies {
             };
             basis.put(standing, as_of);
             if let (Some(topic), Some(name)) = (span.source.as_topic(), &span.topic) {
-                put_total(&mut self.topics, topic, name, &span.category, span.total, as_of);
+                totals.push((topic, name, &span.category, span.total));
             }
+        }
+        for (topic, name, category, total) in totals {
+            self.total(topic, name, category, total, as_of);
         }
     }
 
@@ -82,9 +87,21 @@ impl Tallies {
         }
     }
 
-    /// A topic's total, from the commit feed.
-    pub(super) fn total(&mut self, topic: TopicKey, name: &TopicName, category: &Category, total: u64, seq: Seq) {
-        put_total(&mut self.topics, topic, name, category, total, seq);
+    /// A topic's total.
+    pub(super) fn total(&mut self, topic: TopicKey, name: &TopicName, category: &Category, total: u64, as_of: Seq) {
+        match self.topics.get_mut(&topic) {
+            Some(known) if known.as_of >= as_of => {}
+            Some(known) => {
+                known.total = total;
+                known.as_of = as_of;
+            }
+            None => {
+                self.topics.insert(topic, Total { total, category: category.clone(), as_of });
+                if name.is_everyone() {
+                    self.everyone.push(topic);
+                }
+            }
+        }
     }
 
     /// An online user's counts, over what `visible` lets through. `None` until the rows are loaded.
@@ -102,11 +119,12 @@ impl Tallies {
             counts.add(&standing.category, standing.tally.counts(total));
         }
         // A category that `everyone` was first told of after the rows were read: all of it is new to this user.
-        let unknown = self.topics.iter().filter(|(key, total)| total.name.is_everyone() && !basis.knows(**key));
-        for (key, Total { total, category, .. }) in unknown {
-            let source = crate::model::SourceKey::topic(*key);
-            let all_new = Tally { source, own_total: None, unread_gone: 0, unseen_gone: 0 };
-            counts.add(category, all_new.counts(*total));
+        for topic in self.everyone.iter().filter(|topic| !basis.knows(**topic)) {
+            if let Some(Total { total, category, .. }) = self.topics.get(topic) {
+                let source = SourceKey::topic(*topic);
+                let all_new = Tally { source, own_total: None, unread_gone: 0, unseen_gone: 0 };
+                counts.add(category, all_new.counts(*total));
+            }
         }
         Some(counts)
     }
@@ -127,25 +145,5 @@ impl Basis {
 
     fn knows(&self, topic: TopicKey) -> bool {
         self.rows.iter().any(|row| row.standing.tally.source.as_topic() == Some(topic))
-    }
-}
-
-fn put_total(
-    topics: &mut HashMap<TopicKey, Total>,
-    topic: TopicKey,
-    name: &TopicName,
-    category: &Category,
-    total: u64,
-    as_of: Seq,
-) {
-    match topics.get_mut(&topic) {
-        Some(known) if known.as_of >= as_of => {}
-        Some(known) => {
-            known.total = total;
-            known.as_of = as_of;
-        }
-        None => {
-            topics.insert(topic, Total { total, name: name.clone(), category: category.clone(), as_of });
-        }
     }
 }
