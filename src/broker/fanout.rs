@@ -9,10 +9,11 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::tally::Tallies;
 use crate::hub::{Hub, Pushed, Subscriber};
@@ -59,7 +60,7 @@ impl Fanout {
     /// Runs until the commit feed ends.
     pub(super) async fn run(mut self, mut feed: mpsc::Receiver<Commit>) {
         loop {
-            let due = self.due.peek().map(|Reverse((at, _))| tokio::time::Instant::from_std(*at));
+            let due = self.due.peek().map(|Reverse((at, _))| *at);
             let commit = match due {
                 Some(at) => tokio::select! {
                     biased;
@@ -93,7 +94,7 @@ impl Fanout {
         }
     }
 
-    fn change(&self, change: Change, committed: Instant, touched: &mut Touched) {
+    fn change(&self, change: Change, committed: std::time::Instant, touched: &mut Touched) {
         match change {
             Change::Total { topic, name, category, total, seq } => {
                 self.tallies.lock().total(topic, &name, &category, total, seq);

@@ -149,8 +149,10 @@ fn events(
                         return;
                     }
                 }
-                if live.subscriber().ending().is_some() {
-                    break;
+                if let Some(reason) = live.subscriber().ending() {
+                    // What waits in the queue lies behind what was not replayed: nobody may go on from there.
+                    yield bye(&broker.inner, reason);
+                    return;
                 }
             }
             if let Some(counts) = counts_behind.take() {

@@ -90,7 +90,12 @@ impl Broker {
             return Err(BrokerError::UnknownEpoch);
         }
         let operation = MarkEntries { user: who.user.clone(), mark: body.mark, now: self.inner.clock.now() };
-        let outcome = self.inner.store.write(operation).await?;
+        let mut outcome = self.inner.store.write(operation.clone()).await?;
+        if outcome.sight.is_none() {
+            // Someone new: what was sent to everyone of late is theirs, to be marked and to be counted.
+            self.appear(&who.user).await?;
+            outcome = self.inner.store.write(operation).await?;
+        }
         Ok(Marked {
             changed: outcome.changed,
             counts: outcome.sight.map(|sight| sight.counts(|span| may_see(who, span))).unwrap_or_default(),

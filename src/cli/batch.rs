@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
-use super::Output;
 use super::client::{Ask, Client, Refusal};
+use super::{Output, say};
 
 /// Lines and bytes of one group, whichever comes first.
 const GROUP_LINES: usize = 1_000;
@@ -69,7 +69,7 @@ pub(super) async fn run(client: &Client, output: Output) -> anyhow::Result<()> {
     run.send().await?;
     run.progress.finish_and_clear();
     if run.output == Output::People {
-        println!("Published {} of {}", run.published, run.published + run.refused);
+        say(format_args!("Published {} of {}", run.published, run.published + run.refused))?;
     }
     if run.refused > 0 {
         bail!("{} of {} lines were refused; mend them and send those again", run.refused, run.published + run.refused);

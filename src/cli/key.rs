@@ -3,7 +3,6 @@
 //! Where a server runs on the state directory, its unix socket is asked, so that a revocation works at once. Where none
 //! does, the log is opened here, with the same rules of the broker and under the same lock.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use serde_json::json;
 
 use super::client::{Ask, Client};
 use super::settings::Place;
-use super::{Output, Usage};
+use super::{Output, Usage, say};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -47,7 +46,9 @@ Examples:
 
 const REVOKE_EXAMPLES: &str = "\
 Examples:
-  tidings key revoke 3fK9 --data ./state          the id is what `tidings key list` shows first";
+  tidings key revoke 096cef1e695726b4 --data ./state
+
+The id is what `tidings key list` shows first.";
 
 /// What is done with keys.
 #[derive(Debug, Subcommand)]
@@ -137,15 +138,13 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let made = keeper.create(body, checked).await;
     keeper.close().await;
     let made = made?;
-    let mut out = std::io::stdout().lock();
     match Output::of(args.common.json) {
-        Output::Json => writeln!(out, "{}", serde_json::to_string(&made)?)?,
+        Output::Json => say(serde_json::to_string(&made)?),
         Output::People => {
-            writeln!(out, "{}", made.key.as_deref().context("the server's answer has no key")?)?;
-            eprintln!("Key {} ({}) may {}. It is not shown again.", made.id, made.name, made.scopes.join(", "));
+            eprintln!("Key {} ({}) may {}. It is not shown again:", made.id, made.name, made.scopes.join(", "));
+            say(made.key.as_deref().context("the server's answer has no key")?)
         }
     }
-    Ok(())
 }
 
 async fn list(args: Common) -> anyhow::Result<()> {
@@ -153,12 +152,10 @@ async fn list(args: Common) -> anyhow::Result<()> {
     let listed = keeper.list().await;
     keeper.close().await;
     let listed = listed?;
-    let mut out = std::io::stdout().lock();
     match Output::of(args.json) {
-        Output::Json => writeln!(out, "{}", serde_json::to_string(&listed)?)?,
-        Output::People => write!(out, "{}", table(&listed.keys))?,
+        Output::Json => say(serde_json::to_string(&listed)?),
+        Output::People => say(table(&listed.keys)),
     }
-    Ok(())
 }
 
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
@@ -167,10 +164,9 @@ async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
     keeper.close().await;
     done?;
     match Output::of(args.common.json) {
-        Output::Json => println!("{}", json!({ "id": args.id, "revoked": true })),
-        Output::People => println!("Revoked {}", args.id),
+        Output::Json => say(json!({ "id": args.id, "revoked": true })),
+        Output::People => say(format_args!("Revoked {}", args.id)),
     }
-    Ok(())
 }
 
 impl Keeper {
@@ -246,12 +242,12 @@ fn table(keys: &[Shown]) -> String {
     let (id, name) = (widest(|key| &key.id), widest(|key| &key.name));
     let line = |key: &Shown| {
         let end = key.revoked_at.as_ref().map(|at| format!("  revoked {at}")).unwrap_or_default();
-        format!("{:id$}  {:name$}  {}  {}{end}\n", key.id, key.name, key.created_at, key.scopes.join(" "))
+        format!("{:id$}  {:name$}  {}  {}{end}", key.id, key.name, key.created_at, key.scopes.join(" "))
     };
     if keys.is_empty() {
-        return "No keys yet; `tidings key create` makes one.\n".to_owned();
+        return "No keys yet; `tidings key create` makes one".to_owned();
     }
-    keys.iter().map(line).collect()
+    keys.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -274,8 +270,8 @@ mod tests {
         assert_eq!(
             table(&[key("a", "shop", None), key("bcd", "x", Some("later"))]),
             "a    shop  2026-11-21T00:00:00.000Z  publish users\n\
-             bcd  x     2026-11-21T00:00:00.000Z  publish users  revoked later\n"
+             bcd  x     2026-11-21T00:00:00.000Z  publish users  revoked later"
         );
-        assert_eq!(table(&[]), "No keys yet; `tidings key create` makes one.\n");
+        assert_eq!(table(&[]), "No keys yet; `tidings key create` makes one");
     }
 }

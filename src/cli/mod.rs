@@ -6,7 +6,7 @@
 //!
 //! Rank 6: imports everything; nothing imports it. `anyhow` and `clap` live here and nowhere else.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line answers there")]
+#![expect(clippy::print_stderr, reason = "what the command line says besides its answer goes there")]
 
 mod batch;
 mod client;
@@ -19,8 +19,11 @@ mod settings;
 mod signals;
 mod token;
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigError;
@@ -30,17 +33,17 @@ const EXIT_USAGE: u8 = 64;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidings demo                                    try it: a server with three users, on this machine only
-  tidings serve --data /var/lib/tidings           the server
-  tidings publish --to user:alice --title Hello --data /var/lib/tidings
-  tidings key create --name shop --scope publish  a key for your application's backend
+  tidings demo                                       try it, on this machine only
+  tidings serve --data ./state                       the server
+  tidings publish --to user:alice --title Hello --data ./state
+  tidings key create --name shop --scope publish     for your application's backend
 
 Settings: --config FILE, TIDINGS_<SECTION>_<KEY> in the environment, flags; later ones win.
 Exit codes: 0 done, 1 failed, 64 wrong usage or settings.";
 
 /// A notification server for one machine: one binary, one SQLite file, one cursor for every client.
 #[derive(Debug, Parser)]
-#[command(name = "tidings", version, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "tidings", version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -93,8 +96,10 @@ pub fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has read enough: `tidings token … | head -1`.
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -110,6 +115,28 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// Writes a line to standard output.
+fn say(line: impl Display) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{line}").context("cannot write to standard output")
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let broken = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(broken)
+}
+
+/// The error and its causes, save those whose text a sentence before has told already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let joint = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{joint}{cause}");
+        }
+    }
+    text
+}
+
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() || error.is::<ConfigError>() { EXIT_USAGE } else { 1 }
 }
@@ -121,7 +148,6 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()
 
 #[cfg(test)]
 mod tests {
-    use anyhow::Context as _;
     use clap::CommandFactory as _;
 
     use super::*;
@@ -145,11 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn causes_are_told_once() {
+        let source = io::Error::other("no such thing");
+        let error = anyhow::Error::from(ConfigError::Unreadable { path: "t.toml".into(), source });
+        assert_eq!(told(&error), "cannot read the settings file t.toml: no such thing");
+        assert_eq!(told(&anyhow::Error::from(std::fmt::Error).context("x")), format!("x: {}", std::fmt::Error));
+    }
+
+    #[test]
     fn usage_and_settings_end_with_64_and_the_rest_with_1() {
         assert_eq!(exit_code(&Usage("x".into()).into()), 64);
         assert_eq!(exit_code(&ConfigError::Faults(vec!["x".into()]).into()), 64);
         assert_eq!(exit_code(&anyhow::Error::from(Usage("x".into())).context("y")), 64);
-        assert_eq!(exit_code(&std::io::Error::other("x").into()), 1);
+        assert_eq!(exit_code(&io::Error::other("x").into()), 1);
         assert_eq!(exit_code(&Err::<(), _>(std::fmt::Error).context("x").expect_err("an error")), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! `tidings publish`: the outside script's way to ring a bell, over TCP with a key or over the unix socket as operator.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::client::{Ask, Client, Target};
-use super::{Output, Usage, batch};
+use super::{Output, Usage, batch, say};
 use crate::model::MAX_BODY_CHARS;
 
 /// The server of those who name none.
@@ -22,14 +22,15 @@ const MAX_BODY_BYTES: u64 = 4 * MAX_BODY_CHARS as u64 + 1;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidings publish --to user:alice --title 'Due soon' 'Your loan ends on Friday' --data /var/lib/tidings
-  df -h | tidings publish --to topic:ops --title 'Disk' --url http://127.0.0.1:8383      with TIDINGS_KEY set
-  tidings publish --to everyone --title 'Closed on Monday' --priority 4 --click https://library.example/news
+  tidings publish --data ./state --to user:alice --title Due 'It ends on Friday'
+  df -h | tidings publish --to topic:ops --title Disk --key-file ./key
+  tidings publish --to everyone --title 'Closed on Monday' --priority 4
   tidings publish --batch --json < notifications.ndjson
 
 Which server: --url, --socket or --data; else TIDINGS_URL; else http://127.0.0.1:8383.
-As whom: --key-file, --key or TIDINGS_KEY; with --data the operator's credential in that directory.
-Without --idempotency-key one is made, so that a try that got no answer is repeated without doubling anything.";
+As whom: --key-file, --key or TIDINGS_KEY; with --data as its operator.
+Without --idempotency-key one is made, so that a try without an answer is repeated
+and doubles nothing.";
 
 /// Flags of `publish`.
 #[derive(Debug, ClapArgs)]
@@ -143,10 +144,8 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         body: Bytes::from(body),
     };
     let answer = client.ask(&ask).await?;
-    let mut out = std::io::stdout().lock();
     if args.json {
-        out.write_all(&answer)?;
-        return Ok(writeln!(out)?);
+        return say(String::from_utf8_lossy(&answer));
     }
     let Published { id, cursor, recipients } =
         serde_json::from_slice(&answer).context("the server's answer can't be read")?;
@@ -155,7 +154,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<()> {
         Some(1) => "to 1 person".to_owned(),
         Some(many) => format!("to {many} people"),
     };
-    Ok(writeln!(out, "Published {id} {reached} at {cursor}")?)
+    say(format_args!("Published {id} {reached} at {cursor}"))
 }
 
 impl Args {

@@ -22,13 +22,14 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 const EXAMPLES: &str = "\
 Examples:
-  tidings demo                                              try it, in ./tidings-demo
-  tidings serve --data ./state                              on 127.0.0.1:8383
+  tidings demo                                       try it, in ./tidings-demo
+  tidings serve --data ./state                       on 127.0.0.1:8383
   tidings serve --config tidings.toml --listen 127.0.0.1:0 --json
   TIDINGS_HTTP_BASE_PATH=/tidings tidings serve --data ./state
 
---json prints one line on standard output when the server is ready: {\"url\",\"socket\",\"data\"}, and from the demo
-\"key\" and \"users\" as well. SIGTERM and Ctrl-C drain; a second Ctrl-C ends at once.";
+With --json one line on standard output says that the server is ready:
+{\"url\",\"socket\",\"data\"}, from the demo with \"key\" and \"users\" as well.
+SIGTERM and Ctrl-C drain; a second Ctrl-C ends at once.";
 
 /// Flags of `serve` and `demo`.
 #[derive(Debug, ClapArgs)]

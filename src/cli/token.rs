@@ -17,11 +17,13 @@ use crate::server::state;
 const EXAMPLES: &str = "\
 Examples:
   tidings token --data ./state --user alice
-  tidings token --data ./state --user alice --ttl 1h --scope publish --topics 'orders/*,ops'
+  tidings token --data ./state --user alice --ttl 1h --topics 'orders/*,ops'
+  tidings token --data ./state --user alice --scope publish --json
   seq -f 'user%g' 5000 | tidings token --data ./state --users - > tokens
 
-The secret is token.key in the state directory (made at the first need) or what [auth] jwt_secret_file names; audience
-and issuer come from the same settings. A token can't be revoked: keep its time short.";
+The secret is token.key in the state directory (made at the first need), or the file
+that [auth] jwt_secret_file names; audience and issuer come from the same settings.
+A token can't be revoked: keep its time short.";
 
 /// Flags of `token`.
 #[derive(Debug, ClapArgs)]

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{Attach, Config, Filter};
 use crate::model::{Seq, StreamId, Timestamp, TopicKey, TopicName, TopicPattern, UserKey};

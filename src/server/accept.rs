@@ -9,7 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -27,6 +27,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first and the longest pause after running out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Failures nearer to each other than this are one burst, told once.
+const BURST: Duration = Duration::from_secs(30);
 
 /// What every accept loop and connection shares. Cheap to clone.
 #[derive(Clone)]
@@ -51,7 +53,7 @@ impl Gate {
             };
             match accepted {
                 Ok((socket, permit)) => {
-                    pause = Pause::default();
+                    pause.over();
                     self.lifecycle.spawn_edge(self.clone().serve(socket, permit));
                 }
                 Err(e) if is_of_one_socket(&e) => {}
@@ -124,25 +126,34 @@ fn is_of_one_socket(error: &io::Error) -> bool {
     )
 }
 
-/// How a burst of failures is waited out: growing pauses, one line in the log.
+/// How failures are waited out: growing pauses, a line in the log for each burst.
 #[derive(Default)]
-struct Pause(Option<Duration>);
+struct Pause {
+    last: Option<Duration>,
+    told: Option<Instant>,
+}
 
 impl Pause {
+    /// Something was accepted: the next failure begins with a short pause again.
+    fn over(&mut self) {
+        self.last = None;
+    }
+
     async fn wait(&mut self, error: &io::Error) {
-        let span = self.next();
-        if span == PAUSE {
+        if self.told.is_none_or(|at| at.elapsed() >= BURST) {
             tracing::error!(
                 %error,
                 "Cannot accept connections; they wait in the kernel's queue. Out of files? Raise LimitNOFILE or lower [http] max_connections"
             );
         }
-        tokio::time::sleep(span).await;
+        // Failures that go on and on are one burst.
+        self.told = Some(Instant::now());
+        tokio::time::sleep(self.next()).await;
     }
 
     fn next(&mut self) -> Duration {
-        let span = self.0.map_or(PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
-        self.0 = Some(span);
+        let span = self.last.map_or(PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        self.last = Some(span);
         span
     }
 }
@@ -168,5 +179,7 @@ mod tests {
         let mut pause = Pause::default();
         let spans: Vec<_> = (0..6).map(|_| pause.next().as_millis()).collect();
         assert_eq!(spans, [100, 200, 400, 800, 1000, 1000]);
+        pause.over();
+        assert_eq!(pause.next(), PAUSE);
     }
 }

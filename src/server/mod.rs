@@ -33,7 +33,8 @@ use crate::http::{self, App};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 
-/// Files besides connections: the database and its readers, listeners, the runtime.
+/// Files besides connections: the database and its readers, listeners, the runtime. Where so few are allowed that this
+/// would leave none, half of them are connections'.
 const FILES_KEPT_FREE: usize = 64;
 
 /// How a server is built and how it ends.
@@ -117,7 +118,7 @@ impl Server {
         let gate = Gate {
             app: App::new(broker.clone(), config.http, lifecycle.clone()),
             lifecycle: lifecycle.clone(),
-            permits: Arc::new(Semaphore::new(connections_at_most(config.max_connections))),
+            permits: Arc::new(Semaphore::new(permits(config.max_connections, listeners.len()))),
             cut: cut.clone(),
         };
         let status = status(&listeners);
@@ -182,6 +183,12 @@ impl Drain {
     }
 }
 
+/// A permit for each connection, and one more for each listener but one: a listener holds one while it waits, and must
+/// not starve the others of the last. So connections may exceed the limit by as many.
+fn permits(wanted: Option<usize>, listeners: usize) -> usize {
+    (connections_at_most(wanted) + listeners.saturating_sub(1)).min(Semaphore::MAX_PERMITS)
+}
+
 /// Raises the open-file limit as far as allowed and fits the connections into it.
 fn connections_at_most(wanted: Option<usize>) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -194,7 +201,7 @@ fn connections_at_most(wanted: Option<usize>) -> usize {
     }
     // `None` is no limit.
     let files = limit.current.map_or(Semaphore::MAX_PERMITS, |files| usize::try_from(files).unwrap_or(usize::MAX));
-    let fitting = files.saturating_sub(FILES_KEPT_FREE).clamp(1, Semaphore::MAX_PERMITS);
+    let fitting = files.saturating_sub(FILES_KEPT_FREE).max(files / 2).clamp(1, Semaphore::MAX_PERMITS);
     match wanted {
         Some(wanted) if wanted > fitting => {
             tracing::warn!(wanted, fitting, "The open-file limit allows fewer connections than [http] max_connections");
@@ -210,4 +217,84 @@ fn status(listeners: &[Listener]) -> String {
         listen::tcp_address(listeners).map(|address| format!("http://{address}")).into_iter().collect();
     places.extend(listen::unix_path(listeners).map(|path| path.display().to_string()));
     format!("Listening on {}", places.join(" and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+    use tokio::net::{TcpStream, UnixStream};
+    use tokio::sync::oneshot;
+
+    use super::listen::{Addresses, Inherited};
+    use super::*;
+
+    fn config(deadlines: Deadlines) -> Config {
+        Config {
+            max_connections: Some(1),
+            jwt_secret_file: None,
+            deadlines,
+            http: http::Config::default(),
+            broker: broker::Config::default(),
+        }
+    }
+
+    fn listeners(folder: &Path) -> Vec<Listener> {
+        let tcp = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+        let addresses = Addresses { tcp, unix: folder.join("t.sock"), unix_mode: 0o600 };
+        listen::listen(&addresses, Inherited::default()).expect("free")
+    }
+
+    async fn is_healthy(mut socket: impl AsyncRead + AsyncWrite + Unpin) -> bool {
+        let ask = b"GET /healthz HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
+        socket.write_all(ask).await.expect("the server reads");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("the server answers");
+        answer.starts_with("HTTP/1.1 200 ")
+    }
+
+    #[tokio::test]
+    async fn one_place_serves_every_listener_and_the_end_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = StateDir::open(folder.path()).expect("free");
+        let listeners = listeners(folder.path());
+        let tcp = listen::tcp_address(&listeners).expect("one is TCP");
+        let deadlines = Deadlines { drain: Duration::from_secs(5), hard: Duration::from_secs(30) };
+        let server = Server::build(config(deadlines), state).await.expect("a new log");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let visit = async {
+            for _ in 0..3 {
+                assert!(is_healthy(TcpStream::connect(tcp).await.expect("it listens")).await);
+                assert!(is_healthy(UnixStream::connect(folder.path().join("t.sock")).await.expect("it listens")).await);
+            }
+            stop.send(()).expect("the server runs");
+        };
+        let (ended, ()) = tokio::join!(server.run(listeners, async { stopped.await.unwrap_or_default() }), visit);
+        assert_eq!(ended, Ended::Drained);
+        assert!(!folder.path().join("t.sock").exists());
+        StateDir::open(folder.path()).expect("free again");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_ends_is_cut_at_the_deadline() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = StateDir::open(folder.path()).expect("free");
+        let listeners = listeners(folder.path());
+        let tcp = listen::tcp_address(&listeners).expect("one is TCP");
+        let deadlines = Deadlines { drain: Duration::ZERO, hard: Duration::from_secs(30) };
+        let server = Server::build(config(deadlines), state).await.expect("a new log");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let visit = async {
+            let mut socket = TcpStream::connect(tcp).await.expect("it listens");
+            let ask = b"POST /v1/session HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
+            socket.write_all(ask).await.expect("the server reads");
+            stop.send(()).expect("the server runs");
+            let mut rest = Vec::new();
+            // Cut is closed or reset, as the kernel has it.
+            let _ = socket.read_to_end(&mut rest).await;
+        };
+        let (ended, ()) = tokio::join!(server.run(listeners, async { stopped.await.unwrap_or_default() }), visit);
+        assert_eq!(ended, Ended::Drained);
+    }
 }

@@ -22,10 +22,10 @@ const INSERT_WATERMARK: &str = "
     INSERT INTO watermarks (user, category, kind, upto, at, changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 /// Entries whose mark was taken back and that a watermark now covers again.
 const COVER_TAKEN_BACK: &str = "
-    UPDATE marks SET at = ?5, changed = ?6
+    UPDATE marks INDEXED BY marks_taken_back SET at = ?5, changed = ?6
     WHERE user = ?1 AND source = ?2 AND kind = ?3 AND seq > ?7 AND seq <= ?4 AND at IS NULL";
 const COUNT_TAKEN_BACK: &str = "
-    SELECT count(*) FROM marks
+    SELECT count(*) FROM marks INDEXED BY marks_taken_back
     WHERE user = ?1 AND source = ?2 AND kind = ?3 AND seq > ?4 AND seq <= ?5 AND at IS NULL";
 const COUNT_SET: &str = "
     SELECT count(*) FROM marks

@@ -25,6 +25,8 @@ mod replay;
 mod sight;
 mod sql;
 mod states;
+#[cfg(test)]
+mod statements;
 mod tickets;
 mod topics;
 mod users;

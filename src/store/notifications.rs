@@ -33,10 +33,11 @@ pub(super) const SELECT_NOTIFICATION: &str = "
     LEFT JOIN topics t ON t.id = n.topic
     WHERE n.seq = ?1";
 const SELECT_SEQ: &str = "SELECT seq, topic, category FROM notifications WHERE id = ?1";
+const ENTRY_EXISTS: &str = "SELECT 1 FROM entries WHERE user = ?1 AND source = ?2 AND seq = ?3";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] =
-    &[INSERT_NOTIFICATION, INSERT_ENTRY, COUNT_ENTRY, COUNT_PUBLISHED, SELECT_NOTIFICATION, SELECT_SEQ];
+    &[INSERT_NOTIFICATION, INSERT_ENTRY, COUNT_ENTRY, COUNT_PUBLISHED, SELECT_NOTIFICATION, SELECT_SEQ, ENTRY_EXISTS];
 
 /// What to do with a topic nobody has made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,8 +260,6 @@ const fn source(topic: Option<TopicKey>, category: i64) -> SourceKey {
     }
 }
 
-const INSERTED_ENTRY: &str = "SELECT 1 FROM entries WHERE user = ?1 AND source = ?2 AND seq = ?3";
-
 /// Whether this user got the notification directly.
 pub(super) fn has_entry(
     connection: &Connection,
@@ -268,5 +267,5 @@ pub(super) fn has_entry(
     source: SourceKey,
     seq: Seq,
 ) -> Result<bool, rusqlite::Error> {
-    connection.prepare_cached(INSERTED_ENTRY)?.exists(params![user, source, seq])
+    connection.prepare_cached(ENTRY_EXISTS)?.exists(params![user, source, seq])
 }

@@ -18,6 +18,11 @@ use super::{Config, StoreError};
 use crate::lifecycle::Lifecycle;
 use crate::model::{Epoch, Seq};
 
+const SELECT_HEAD: &str = "SELECT head FROM log WHERE id = 1";
+
+#[cfg(test)]
+pub(super) const STATEMENTS: &[&str] = &[SELECT_HEAD];
+
 /// Reads that share one hop at most; more would keep the last of them waiting for the first.
 const MAX_READS: usize = 16;
 /// Reads that may wait; beyond it callers wait to hand theirs in.
@@ -122,8 +127,7 @@ impl Session<'_> {
     /// [`StoreError`].
     pub fn snapshot<R>(&mut self, work: impl FnOnce(&Reader<'_>) -> Result<R, StoreError>) -> Result<R, StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        let head: i64 =
-            transaction.prepare_cached("SELECT head FROM log WHERE id = 1")?.query_row([], |row| row.get(0))?;
+        let head: i64 = transaction.prepare_cached(SELECT_HEAD)?.query_row([], |row| row.get(0))?;
         let reader =
             Reader { connection: &transaction, head: Seq(u64::try_from(head).unwrap_or_default()), epoch: &self.epoch };
         work(&reader)

@@ -21,7 +21,8 @@ const SELECT_EXCEPTIONS: &str = "
     WHERE user = ?1 AND source = ?2 AND seq > ?3 AND seq <= ?4
     UNION ALL
     SELECT m.seq, m.kind, m.at FROM
-        (SELECT DISTINCT seq FROM marks WHERE user = ?1 AND source = ?2 AND seq > ?5 AND seq <= ?3 AND at IS NULL) taken
+        (SELECT DISTINCT seq FROM marks INDEXED BY marks_taken_back
+         WHERE user = ?1 AND source = ?2 AND seq > ?5 AND seq <= ?3 AND at IS NULL) taken
     JOIN marks m ON m.user = ?1 AND m.source = ?2 AND m.seq = taken.seq
     WHERE m.seq <= ?4";
 const SELECT_USERS: &str = "SELECT id, name FROM users WHERE id > ?1 ORDER BY id LIMIT ?2";

@@ -24,8 +24,9 @@ const WATERMARKS_BETWEEN: &str = "
 const WATERMARKS_AT: &str = "
     SELECT w.kind, w.upto, c.name FROM watermarks w LEFT JOIN categories c ON c.id = w.category
     WHERE w.user = ?1 AND w.changed = ?2";
+/// Left to itself SQLite walks through all marks of the user, for every event.
 const MARKS_AT: &str = "
-    SELECT m.kind, m.at IS NULL, n.id FROM marks m JOIN notifications n ON n.seq = m.seq
+    SELECT m.kind, m.at IS NULL, n.id FROM marks m INDEXED BY marks_changed JOIN notifications n ON n.seq = m.seq
     WHERE m.user = ?1 AND m.changed = ?2";
 
 #[cfg(test)]

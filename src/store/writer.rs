@@ -162,7 +162,9 @@ impl Handle {
     pub(super) async fn submit<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Waiting { operation, result: None, reply });
-        self.queue.send(job).await.map_err(|_| StoreError::Stopped)?;
+        // Unconstrained: with tokio's budget spent, a send gives way before it stands in the queue, and what was handed
+        // in later would be committed earlier.
+        tokio::task::unconstrained(self.queue.send(job)).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 
