@@ -23,6 +23,8 @@ mod connection;
 mod cookie;
 mod cors;
 mod lines;
+#[cfg(test)]
+mod openapi;
 mod problem;
 mod query;
 mod router;
