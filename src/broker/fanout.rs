@@ -149,11 +149,14 @@ impl Fanout {
             match subscriber.counts_slot(now, COALESCE) {
                 None => {}
                 Some(Err(at)) => self.due.push(Reverse((at, subscriber.stream))),
-                Some(Ok(())) => {
-                    if let Some(frame) = self.counts_frame(&tallies, subscriber, &mut made) {
-                        subscriber.push_counts(self.head, frame, now);
+                Some(Ok(())) => match self.counts_frame(&tallies, subscriber, &mut made) {
+                    Some(frame) => subscriber.push_counts(self.head, frame, now),
+                    // Its rows are being read, maybe as of a head before this commit: it is asked again.
+                    None => {
+                        subscriber.owe_counts();
+                        self.due.push(Reverse((now + COALESCE, subscriber.stream)));
                     }
-                }
+                },
             }
         }
     }
@@ -171,9 +174,12 @@ impl Fanout {
         let tallies = tallies.lock();
         let mut made = HashMap::new();
         for subscriber in subscribers {
-            if let Some(frame) = self.counts_frame(&tallies, &subscriber, &mut made) {
-                subscriber.push_counts(self.head, frame, now);
-                subscriber.wake();
+            match self.counts_frame(&tallies, &subscriber, &mut made) {
+                Some(frame) => {
+                    subscriber.push_counts(self.head, frame, now);
+                    subscriber.wake();
+                }
+                None => self.due.push(Reverse((now + COALESCE, subscriber.stream))),
             }
         }
     }

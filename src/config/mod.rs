@@ -169,6 +169,7 @@ fn http_config(o: &mut Overlay) -> http::Config {
         }),
         max_body: size(o, "http.max_body", 1 << 10..=16 << 20),
         header_timeout: span(o, "http.header_timeout", 1..=60),
+        body_timeout: span(o, "http.body_timeout", 1..=120),
         secure_cookies: o.read("http.secure_cookies", "\"auto\" or \"always\"", secure_cookies),
         ..http::Config::default()
     }

@@ -126,6 +126,11 @@ impl Subscriber {
         }
     }
 
+    /// Counts are due although none could be made yet.
+    pub fn owe_counts(&self) {
+        self.queue.lock().counts_due = true;
+    }
+
     /// Puts counts into their slot.
     pub fn push_counts(&self, as_of: Seq, frame: SharedFrame, now: Instant) {
         let mut queue = self.queue.lock();

@@ -121,11 +121,13 @@ impl Sight {
     }
 
     /// The highest floor that matters to someone who has seen everything up to `seq`: above it, something is gone.
+    /// What retention took of a topic after the user left it was never theirs.
     pub fn floor_above(&self, seq: Seq) -> Option<Seq> {
         let topics = self.spans.iter().filter(|span| span.topic.is_some());
         topics
-            .filter(|span| span.floor > seq.max(span.joined))
-            .map(|span| span.floor)
+            .map(|span| (span.floor.min(span.end()), span.joined))
+            .filter(|(floor, joined)| *floor > seq.max(*joined))
+            .map(|(floor, _)| floor)
             .chain((self.direct_floor > seq).then_some(self.direct_floor))
             .max()
     }
@@ -199,5 +201,50 @@ impl Reader<'_> {
     /// [`StoreError`].
     pub fn sight(&self, user: UserKey) -> Result<Sight, StoreError> {
         Ok(Sight::load(self.connection(), user)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sight(joined: u64, parted: Option<u64>, floor: u64) -> Sight {
+        let topic = TopicKey(7);
+        let source = SourceKey::topic(topic);
+        let span = Span {
+            source,
+            topic: Some(TopicName::new("ops").expect("a topic")),
+            category: Category::default(),
+            category_key: 1,
+            joined: Seq(joined),
+            parted: parted.map(Seq),
+            newest: Seq(100),
+            floor: Seq(floor),
+            total: 100,
+            tally: Tally { source, own_total: None, unread_gone: 0, unseen_gone: 0 },
+            stored: true,
+        };
+        Sight { user: UserKey(1), spans: vec![span], direct_floor: Seq::ZERO }
+    }
+
+    #[test]
+    fn a_cursor_at_the_floor_recovers_and_one_below_it_does_not() {
+        let follows = sight(10, None, 50);
+        assert_eq!(follows.floor_above(Seq(49)), Some(Seq(50)));
+        assert_eq!(follows.floor_above(Seq(50)), None);
+    }
+
+    #[test]
+    fn what_was_taken_before_one_joined_or_after_one_left_is_not_missed() {
+        assert_eq!(sight(60, None, 50).floor_above(Seq(20)), None, "joined above the floor");
+        assert_eq!(sight(10, Some(30), 50).floor_above(Seq(30)), None, "has seen all until the leave");
+        assert_eq!(sight(10, Some(30), 50).floor_above(Seq(29)), Some(Seq(30)), "may have missed what came before it");
+    }
+
+    #[test]
+    fn an_inbox_that_lost_direct_entries_is_pruned_below_its_floor() {
+        let emptied = Sight { user: UserKey(1), spans: Vec::new(), direct_floor: Seq(5) };
+        assert_eq!(emptied.floor_above(Seq(4)), Some(Seq(5)));
+        assert_eq!(emptied.floor_above(Seq(5)), None);
     }
 }
