@@ -11,7 +11,8 @@ import { parseCursor } from './feed.js';
 const CHANGES = {
   seen: (state, now) => { state.seen_at ??= now; },
   read: (state, now) => { state.read_at ??= now; state.seen_at ??= now; },
-  unread: (state) => { state.read_at = null; },
+  // Only what was read can be unread, and what was read was seen.
+  unread: (state, now) => { state.read_at = null; state.seen_at ??= now; },
   archived: (state, now) => { state.archived_at ??= now; },
   unarchived: (state) => { state.archived_at = null; },
 };

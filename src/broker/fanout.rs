@@ -6,6 +6,7 @@
 //!
 //! **Invariant**: it never waits for a subscriber.
 
+use std::cell::LazyCell;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
@@ -107,18 +108,20 @@ impl Fanout {
             Change::Followed { user, topic, name, .. } => self.hub.follow(user, topic, &name),
             Change::Left { user, topic, seq } => self.hub.leave(user, topic, seq),
             Change::Marked { user, change } => {
-                let frame = Arc::new(Frame::state(&self.epoch, &change, Some(committed)));
+                let frame = LazyCell::new(|| Arc::new(Frame::state(&self.epoch, &change, Some(committed))));
                 self.hub.of_user(user, |subscriber| self.push(subscriber, &frame, touched));
             }
             Change::Published { notification, reach } => {
-                let frame = Arc::new(Frame::live(&self.epoch, &notification, committed));
-                self.reach(&reach, &frame, touched);
+                // Most of what is published finds nobody online.
+                let frame = LazyCell::new(|| Arc::new(Frame::live(&self.epoch, &notification, committed)));
+                self.reach(&reach, || &frame, touched);
             }
         }
     }
 
-    fn reach(&self, reach: &Reach, frame: &SharedFrame, touched: &mut Touched) {
-        let push = |subscriber: &Arc<Subscriber>| self.push(subscriber, frame, touched);
+    /// Encodes the frame if there is somebody to reach.
+    fn reach<'f>(&self, reach: &Reach, frame: impl Fn() -> &'f SharedFrame, touched: &mut Touched) {
+        let push = |subscriber: &Arc<Subscriber>| self.push(subscriber, frame(), touched);
         match reach {
             Reach::Users(users) => {
                 let mut push = push;
@@ -200,5 +203,59 @@ impl Fanout {
             made.insert(subscriber.user, frame.clone());
         }
         Some(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::{self, Attach, Filter};
+    use crate::lifecycle::Lifecycle;
+    use crate::model::{Category, SourceKey, Tally};
+    use crate::store::{Sight, Standing};
+
+    const USER: UserKey = UserKey(1);
+
+    /// A publish that leaves the user with one unread entry.
+    fn one_unread(seq: Seq) -> Commit {
+        let tally = Tally { source: SourceKey::direct(1), own_total: Some(1), unread_gone: 0, unseen_gone: 0 };
+        let standing = Standing { tally, joined: Seq::ZERO, category: Category::default(), topic: None };
+        Commit {
+            head: seq,
+            at: std::time::Instant::now(),
+            changes: vec![Change::Standing { user: USER, seq, standing }],
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counts_that_change_while_a_subscribers_rows_are_read_follow_once_they_are() {
+        let (hub, tallies) = (Hub::new(hub::Config::default()), Arc::new(Mutex::new(Tallies::default())));
+        let epoch = Epoch::new("k7x2m").expect("an epoch");
+        let fanout = Fanout::new(epoch, hub.clone(), tallies.clone(), Arc::new(Metrics::default()));
+        let (commits, feed) = mpsc::channel(1);
+        Lifecycle::default().spawn_core(fanout.run(feed));
+        tallies.lock().attach(USER);
+        let attach = Attach {
+            user: USER,
+            stream: StreamId(1),
+            filter: Filter::default(),
+            topics: None,
+            expires: None,
+            ticket: None,
+        };
+        let attachment = hub.attach(attach).unwrap_or_else(|full| panic!("has room: {full:?}"));
+
+        // The commit is fanned out while the rows are read as of the head before it …
+        commits.send(one_unread(Seq(2))).await.unwrap_or_else(|_| panic!("the fan-out runs"));
+        tokio::time::sleep(COALESCE * 3).await;
+        let read = Sight { user: USER, spans: Vec::new(), direct_floor: Seq::ZERO };
+        tallies.lock().load(&read, Seq(1));
+
+        // … and what `hello` could not count is told without another commit.
+        let take = std::future::poll_fn(|cx| attachment.subscriber().poll_take(cx));
+        let taken = tokio::time::timeout(COALESCE * 2, take).await.expect("counts follow");
+        let (as_of, frame) = taken.counts.expect("counts were taken");
+        assert_eq!(as_of, Seq(2));
+        assert!(frame.object().contains("\"unread\":1,\"unseen\":1"), "{}", frame.object());
     }
 }

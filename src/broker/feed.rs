@@ -10,11 +10,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 use uuid::Uuid;
 
 use super::inbox::may_see;
-use super::opening::{Backlog, Begin, Greeting, Opening, PAGE, PLAN, frames, join, kinds, shown};
+use super::opening::{Backlog, Begin, Greeting, Opening, Plan, join, kinds, shown};
 use super::tally::Tallies;
 use super::{Broker, BrokerError, Inner};
 use crate::hub::{Attach, Attachment, Filter, Subscriber, Taken};
@@ -149,6 +150,10 @@ fn events(
                         return;
                     }
                 }
+                if expiry.is_over(&live) {
+                    yield bye(&broker.inner, ByeReason::Expired);
+                    return;
+                }
                 if let Some(reason) = live.subscriber().ending() {
                     // What waits in the queue lies behind what was not replayed: nobody may go on from there.
                     yield bye(&broker.inner, reason);
@@ -157,6 +162,11 @@ fn events(
             }
             if let Some(counts) = counts_behind.take() {
                 yield FeedItem::Frames(vec![counts]);
+            }
+            // Asked for as well as waited for: a reader that is never idle would outlive its token otherwise.
+            if expiry.is_over(&live) {
+                yield bye(&broker.inner, ByeReason::Expired);
+                return;
             }
             let taken = tokio::select! {
                 biased;
@@ -278,24 +288,19 @@ impl Live {
         }
         let (who, request) = (self.who.clone(), self.request.clone());
         let (user, last, head) = (self.subscriber().user, backlog.last, backlog.head);
-        let plan = std::mem::take(&mut backlog.plan);
+        let mut plan = std::mem::take(&mut backlog.plan);
         let read = self.broker.inner.store.read(move |session| {
             session.snapshot(|reader| {
-                let (mut plan, mut whole) = (plan, false);
                 if plan.is_empty() {
                     let sight = shown(&reader.sight(user)?, &who, &request.filter);
-                    plan = reader.positions(&sight, kinds(&request.filter), last, head, PLAN)?;
-                    whole = plan.len() < PLAN;
+                    plan = Plan::gather(reader, &sight, kinds(&request.filter), last, head)?;
                 }
-                let rest = plan.split_off(plan.len().min(PAGE));
-                let frames = frames(reader, user, &plan)?;
-                // Only a plan that came short of its limit proves that nothing more lies up to the head.
-                let reached = if rest.is_empty() && whole { head } else { plan.last().map_or(head, |p| p.seq) };
-                Ok((frames, rest, reached))
+                let (frames, reached) = plan.page(reader, user, head)?;
+                Ok((frames, plan, reached))
             })
         });
-        let page = read.await.map(|(frames, rest, reached)| {
-            backlog.plan = rest;
+        let page = read.await.map(|(frames, plan, reached)| {
+            backlog.plan = plan;
             backlog.last = reached;
             frames
         });
@@ -313,7 +318,7 @@ impl Live {
         });
         let (head, counts) = read.await.map_err(|error| unreadable(self.subscriber().stream, &error))?;
         backlog.head = head;
-        backlog.plan.clear();
+        backlog.plan = Plan::default();
         Ok(self.request.filter.wants(EventKind::Unread).then(|| Arc::new(counts)))
     }
 
@@ -361,6 +366,8 @@ async fn attempt(
 struct Expiry {
     ends: Option<Timestamp>,
     warned: bool,
+    /// Outlives a call of `next`, which each delivery interrupts: to make and drop a timer takes the wheel's lock twice.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 enum ExpiryEvent {
@@ -370,13 +377,21 @@ enum ExpiryEvent {
 
 impl Expiry {
     fn new(live: &Live) -> Self {
-        Self { ends: live.subscriber().expires(), warned: false }
+        Self { ends: live.subscriber().expires(), warned: false, pause: None }
+    }
+
+    fn is_over(&self, live: &Live) -> bool {
+        self.ends.is_some_and(|ends| ends <= live.broker.inner.clock.now())
     }
 
     /// Waits for what comes next. May be dropped and called again.
     async fn next(&mut self, live: &Live) -> ExpiryEvent {
         let Some(ends) = self.ends else { return std::future::pending().await };
         loop {
+            if let Some(pause) = &mut self.pause {
+                pause.await;
+                self.pause = None;
+            }
             let left = ends.since(live.broker.inner.clock.now());
             if left.is_zero() {
                 return ExpiryEvent::End;
@@ -387,7 +402,7 @@ impl Expiry {
             }
             let wait = if self.warned { left } else { left.saturating_sub(TOKEN_WARNING) };
             // Short waits, since the wall clock that decides may be stepped meanwhile.
-            tokio::time::sleep(wait.min(Duration::from_mins(5))).await;
+            self.pause = Some(Box::pin(sleep(wait.min(Duration::from_mins(5)))));
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The inbox: pages, counts and marks of one user.
 
 use super::{Broker, BrokerError};
-use crate::model::{Category, Counts, Credential, Cursor, Identity, NotificationId, Scope, Seq, UserId, UserIdentity};
-use crate::store::{InboxState, MarkEntries, PageQuery, Sight, Span};
+use crate::model::{
+    Category, Counts, Credential, Cursor, Identity, MarkTarget, NotificationId, Scope, Seq, UserId, UserIdentity,
+};
+use crate::store::{InboxState, MarkEntries, PageQuery, Reader, Sight, Span, StoreError};
 use crate::wire::inbox::{Entry, MarkBody, Marked, Page};
 
 /// Entries of one page at most.
@@ -31,7 +33,6 @@ impl Broker {
             None => Seq::MAX,
         };
         let page = PageQuery { before, limit: query.limit.clamp(1, MAX_PAGE), state: query.state };
-        let who = who.clone();
         self.of_user(who.clone(), move |reader, sight, cursor| {
             let counts = sight.counts(|_| true);
             let mut shown = sight;
@@ -89,7 +90,16 @@ impl Broker {
         if body.epoch.is_some_and(|epoch| epoch != *self.epoch()) {
             return Err(BrokerError::UnknownEpoch);
         }
-        let operation = MarkEntries { user: who.user.clone(), mark: body.mark, now: self.inner.clock.now() };
+        // A watermark covers the whole inbox, also what this token may not see.
+        if who.topics.is_some() && matches!(body.mark.target, MarkTarget::Upto(_)) {
+            return Err(BrokerError::Forbidden("this token sees only some topics, so it marks entries by `ids`"));
+        }
+        let operation = MarkEntries {
+            user: who.user.clone(),
+            topics: who.topics.clone(),
+            mark: body.mark,
+            now: self.inner.clock.now(),
+        };
         let mut outcome = self.inner.store.write(operation.clone()).await?;
         if outcome.sight.is_none() {
             // Someone new: what was sent to everyone of late is theirs, to be marked and to be counted.
@@ -104,38 +114,19 @@ impl Broker {
         })
     }
 
-    /// Reads with what the user may see, at one head.
+    /// Reads with what the user may see, at one head. Reading changes nothing, also for someone new.
     async fn of_user<R, F>(&self, who: UserIdentity, work: F) -> Result<R, BrokerError>
     where
-        F: FnOnce(&crate::store::Reader<'_>, Sight, Cursor) -> Result<R, crate::store::StoreError>
-            + Send
-            + Clone
-            + 'static,
+        F: FnOnce(&Reader<'_>, Sight, Cursor) -> Result<R, StoreError> + Send + 'static,
         R: Send + 'static,
     {
-        let user = who.user.clone();
-        let first = self.read_sight(who.clone(), work.clone()).await?;
-        match first {
-            Some(result) => Ok(result),
-            None => {
-                self.appear(&user).await?;
-                self.read_sight(who, work).await?.ok_or(BrokerError::NotFound("user"))
-            }
-        }
-    }
-
-    async fn read_sight<R, F>(&self, who: UserIdentity, work: F) -> Result<Option<R>, BrokerError>
-    where
-        F: FnOnce(&crate::store::Reader<'_>, Sight, Cursor) -> Result<R, crate::store::StoreError> + Send + 'static,
-        R: Send + 'static,
-    {
+        let newcomer_since = self.inner.clock.now().before(self.inner.config.everyone_horizon);
         let read = self.inner.store.read(move |session| {
             session.snapshot(|reader| {
-                let Some(key) = reader.user(&who.user)? else { return Ok(None) };
-                let mut sight = reader.sight(key)?;
+                let mut sight = reader.sight_of(&who.user, newcomer_since)?;
                 sight.spans.retain(|span| may_see(&who, span));
                 let cursor = Cursor { epoch: reader.epoch().clone(), seq: reader.head() };
-                work(reader, sight, cursor).map(Some)
+                work(reader, sight, cursor)
             })
         });
         Ok(read.await?)

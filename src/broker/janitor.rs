@@ -10,6 +10,9 @@ use crate::store::{PruneIdempotency, PruneTickets};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_mins(1);
+/// How long a ticket that has run out is remembered: a laptop that slept is told `expired`, in-band, rather than that its
+/// ticket never was one.
+const TICKET_MEMORY: Duration = Duration::from_hours(30 * 24);
 /// Rows that one operation takes at most.
 const BATCH: u32 = 500;
 
@@ -31,6 +34,8 @@ async fn round(broker: &Inner) -> Result<(), crate::store::StoreError> {
     let now = broker.clock.now();
     let before = now.before(broker.config.idempotency_ttl);
     while broker.store.write(PruneIdempotency { before, limit: BATCH }).await? == BATCH as usize {}
-    while broker.store.write(PruneTickets { before: now, limit: BATCH }).await? == BATCH as usize {}
+    while broker.store.write(PruneTickets { before: now.before(TICKET_MEMORY), limit: BATCH }).await? == BATCH as usize
+    {
+    }
     Ok(())
 }

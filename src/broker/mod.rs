@@ -30,7 +30,7 @@ pub use error::{AuthError, BrokerError};
 pub use feed::{Feed, FeedItem, FeedRequest, retry_ms};
 pub use identity::Credentials;
 pub use inbox::InboxQuery;
-pub use publish::{Idempotency, hash_body};
+pub use publish::{Idempotency, Meanwhile, hash_body};
 pub use token::{JwtConfig, TokenClaims, mint_token};
 
 pub use crate::hub::Filter;

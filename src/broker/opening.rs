@@ -4,6 +4,8 @@
 //! subscriber joins its topics before the head is taken, so whatever is committed later is in its queue, and
 //! whatever is not lies at or below the head and is replayed.
 
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::feed::FeedRequest;
@@ -19,8 +21,10 @@ use crate::wire::frame::{Frame, SharedFrame};
 
 /// Positions that one look at the log gathers: what `missed` needs, and one more to know that there are more.
 pub(super) const PLAN: usize = MISSED_EXACT + 1;
-/// Events that one read fetches.
-pub(super) const PAGE: usize = 128;
+/// Events that one read fetches at most …
+const PAGE_EVENTS: usize = 128;
+/// … and about how many bytes: a reader that stalls holds one page. A single event may be larger.
+const PAGE_BYTES: usize = 32 * 1024;
 
 /// Settings of `hello` that the log does not know.
 pub(super) struct Greeting {
@@ -43,7 +47,67 @@ pub(super) struct Backlog {
     pub(super) last: Seq,
     /// Up to here the log is read; what lies above comes from the queue.
     pub(super) head: Seq,
-    pub(super) plan: Vec<Position>,
+    pub(super) plan: Plan,
+}
+
+/// Positions that are known to hold something to send, oldest first.
+#[derive(Default)]
+pub(super) struct Plan {
+    positions: VecDeque<Position>,
+    /// Whether nothing more lies between the last of them and the head.
+    complete: bool,
+}
+
+impl Plan {
+    /// Gathers what is visible in (after, upto].
+    pub(super) fn gather(
+        reader: &Reader<'_>,
+        shown: &Sight,
+        kinds: Kinds,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<Self, StoreError> {
+        let positions = reader.positions(shown, kinds, after, upto, PLAN)?;
+        Ok(Self { complete: positions.len() < PLAN, positions: positions.into() })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// Takes the next page, encoded for one subscriber, and the position that everything visible is sent up to then.
+    pub(super) fn page(
+        &mut self,
+        reader: &Reader<'_>,
+        user: UserKey,
+        head: Seq,
+    ) -> Result<(Vec<SharedFrame>, Seq), StoreError> {
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        let passed = reader.replay(user, self.positions.make_contiguous(), |event| {
+            let frame = replayed(reader, event);
+            bytes += frame.weight();
+            frames.push(frame);
+            if frames.len() < PAGE_EVENTS && bytes < PAGE_BYTES {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        let last = self.positions.drain(..passed).next_back();
+        // Only a plan that is complete proves that nothing more lies up to the head.
+        let reached = match last {
+            Some(position) if !(self.complete && self.positions.is_empty()) => position.seq,
+            _ => head,
+        };
+        Ok((frames, reached))
+    }
+}
+
+fn replayed(reader: &Reader<'_>, event: Replayed) -> SharedFrame {
+    Arc::new(match event {
+        Replayed::Notification(notification, state) => Frame::replayed(reader.epoch(), &notification, state),
+        Replayed::State(change) => Frame::state(reader.epoch(), &change, None),
+    })
 }
 
 impl Backlog {
@@ -126,16 +190,10 @@ impl Begin<'_> {
     fn replay(self, reader: &Reader<'_>, sight: &Sight, after: Seq) -> Result<Opening, StoreError> {
         let shown = shown(sight, self.who, &self.request.filter);
         let head = reader.head();
-        let mut plan = reader.positions(&shown, kinds(&self.request.filter), after, head, PLAN)?;
-        let hello = self.hello(reader, sight, after, None, plan.len());
-        let rest = plan.split_off(plan.len().min(PAGE));
-        let first = frames(reader, shown.user, &plan)?;
-        let last = match (rest.is_empty(), plan.last()) {
-            // Nothing more lies up to the head.
-            (true, _) | (false, None) => head,
-            (false, Some(position)) => position.seq,
-        };
-        Ok(Opening { hello, first, backlog: Backlog { last, head, plan: rest } })
+        let mut plan = Plan::gather(reader, &shown, kinds(&self.request.filter), after, head)?;
+        let hello = self.hello(reader, sight, after, None, plan.positions.len());
+        let (first, last) = plan.page(reader, shown.user, head)?;
+        Ok(Opening { hello, first, backlog: Backlog { last, head, plan } })
     }
 
     fn snapshot(self, reader: &Reader<'_>, sight: &Sight, reason: ResetReason) -> Result<Opening, StoreError> {
@@ -145,19 +203,20 @@ impl Begin<'_> {
         if filter.wants(EventKind::Notification) && self.request.snapshot > 0 {
             let query = PageQuery { before: Seq::MAX, limit: self.request.snapshot, state: InboxState::All };
             (entries, _) = reader.page(&shown(sight, self.who, filter), query)?;
-            entries.reverse();
         }
-        let after = entries.first().map_or(head, |(oldest, _)| oldest.seq.previous());
-        let hello = self.hello(reader, sight, after, Some(reason), entries.len());
-        let epoch = reader.epoch();
+        let positions: VecDeque<_> = entries.iter().rev().map(|(n, _)| Position::of_notification(n.seq)).collect();
+        let after = positions.front().map_or(head, |oldest| oldest.seq.previous());
+        let hello = self.hello(reader, sight, after, Some(reason), positions.len());
+        // What lies between the newest of these and the head is part of the state they show.
+        let mut plan = Plan { positions, complete: true };
+        let (entries, last) = plan.page(reader, sight.user, head)?;
         let mut first = Vec::with_capacity(entries.len() + 1);
         if filter.wants(EventKind::Unread) {
             let counts = sight.counts(|span| may_see(self.who, span));
-            first.push(Arc::new(Frame::unread(epoch, &counts, head)));
+            first.push(Arc::new(Frame::unread(reader.epoch(), &counts, head)));
         }
-        first.extend(entries.iter().map(|(n, state)| Arc::new(Frame::replayed(epoch, n, *state))));
-        // What lies between the newest of these and the head is part of the state they show.
-        Ok(Opening { hello, first, backlog: Backlog { last: head, head, plan: Vec::new() } })
+        first.extend(entries);
+        Ok(Opening { hello, first, backlog: Backlog { last, head, plan } })
     }
 
     fn hello(
@@ -182,21 +241,4 @@ impl Begin<'_> {
         };
         Arc::new(Frame::hello(&hello, self.greeting.retry_ms))
     }
-}
-
-/// What stands at these positions, encoded for one subscriber.
-pub(super) fn frames(
-    reader: &Reader<'_>,
-    user: UserKey,
-    positions: &[Position],
-) -> Result<Vec<SharedFrame>, StoreError> {
-    let epoch = reader.epoch();
-    let replayed = reader.replay(user, positions)?;
-    let frames = replayed.into_iter().map(|event| {
-        Arc::new(match event {
-            Replayed::Notification(notification, state) => Frame::replayed(epoch, &notification, state),
-            Replayed::State(change) => Frame::state(epoch, &change, None),
-        })
-    });
-    Ok(frames.collect())
 }

@@ -20,6 +20,16 @@ pub struct Idempotency {
     pub route: &'static str,
     /// [`hash_body`] of what was sent.
     pub body_hash: [u8; 32],
+    pub meanwhile: Meanwhile,
+}
+
+/// What a request does whose key is in use by one that has not been answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// It is refused at once, so that a client does not hold a connection for each of its retries.
+    Refuse,
+    /// It waits and gets the first one's answer: lines of one batch are worked on side by side.
+    Wait,
 }
 
 /// The SHA-256 that decides whether two bodies are the same.
@@ -74,11 +84,11 @@ impl Broker {
         let now = self.inner.clock.now();
         let principal = by.principal();
         let _claim = match &idempotency {
-            Some(i) => {
+            Some(i) if i.meanwhile == Meanwhile::Refuse => {
                 let claim = self.inner.running.claim((principal.clone(), i.route, i.key.clone()));
                 Some(claim.ok_or(BrokerError::IdempotencyRunning)?)
             }
-            None => None,
+            _ => None,
         };
         let outcome = self
             .inner

@@ -22,7 +22,7 @@ pub(super) struct Tallies {
 /// One online user's rows.
 #[derive(Default)]
 struct Basis {
-    rows: Vec<Row>,
+    rows: HashMap<(SourceKey, Seq), Row>,
     subscribers: usize,
     loaded: bool,
 }
@@ -108,7 +108,7 @@ impl Tallies {
     pub(super) fn counts(&self, user: UserKey, visible: impl Fn(&TopicName) -> bool) -> Option<Counts> {
         let basis = self.users.get(&user).filter(|basis| basis.loaded)?;
         let mut counts = Counts::default();
-        for Row { standing, .. } in &basis.rows {
+        for Row { standing, .. } in basis.rows.values() {
             if standing.topic.as_ref().is_some_and(|topic| !visible(topic)) {
                 continue;
             }
@@ -132,18 +132,15 @@ impl Tallies {
 
 impl Basis {
     fn put(&mut self, standing: Standing, as_of: Seq) {
-        let known = self
-            .rows
-            .iter_mut()
-            .find(|row| row.standing.tally.source == standing.tally.source && row.standing.joined == standing.joined);
-        match known {
-            Some(row) if row.as_of >= as_of => {}
-            Some(row) => *row = Row { standing, as_of },
-            None => self.rows.push(Row { standing, as_of }),
+        let key = (standing.tally.source, standing.joined);
+        if self.rows.get(&key).is_none_or(|known| known.as_of < as_of) {
+            self.rows.insert(key, Row { standing, as_of });
         }
     }
 
+    /// Whether a topic of `everyone` has a row: there, a user has joined once and for all.
     fn knows(&self, topic: TopicKey) -> bool {
-        self.rows.iter().any(|row| row.standing.tally.source.as_topic() == Some(topic))
+        let source = SourceKey::topic(topic);
+        self.rows.keys().any(|(known, _)| *known == source)
     }
 }

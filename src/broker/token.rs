@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ use crate::model::{Credential, Timestamp, TopicPattern, UserId, UserIdentity};
 
 /// Patterns in one token at most.
 const MAX_TOPICS: usize = 100;
+/// How far the clock of whoever minted a token may be ahead of ours.
+const CLOCK_SKEW: Duration = Duration::from_mins(1);
 /// Bytes of a token at most; a larger one is not looked at.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
@@ -67,7 +70,10 @@ struct Claims {
 #[derive(Deserialize)]
 struct ForeignClaims {
     sub: String,
-    exp: i64,
+    /// `NumericDate` may have a fraction (RFC 7519, 2).
+    exp: f64,
+    #[serde(default)]
+    nbf: Option<f64>,
     #[serde(default)]
     topics: Option<Vec<String>>,
     #[serde(default)]
@@ -107,11 +113,18 @@ pub(super) fn verify(config: &JwtConfig, token: &str, now: Timestamp) -> Result<
         validation.required_spec_claims.insert("iss".to_owned());
     }
     let key = DecodingKey::from_secret(&config.secret);
-    let claims =
-        jsonwebtoken::decode::<ForeignClaims>(token, &key, &validation).map_err(|_| AuthError::Invalid)?.claims;
+    let token = jsonwebtoken::decode::<ForeignClaims>(token, &key, &validation).map_err(|_| AuthError::Invalid)?;
+    // An extension that must be understood, and none is (RFC 7515, 4.1.11).
+    if token.header.crit.is_some() {
+        return Err(AuthError::Invalid);
+    }
+    let claims = token.claims;
     let user = UserId::new(&claims.sub).map_err(|_| AuthError::Invalid)?;
     let topics = claims.topics.as_deref().map(patterns).transpose()?;
-    let expires = Timestamp::from_seconds(claims.exp);
+    let expires = numeric_date(claims.exp)?;
+    if claims.nbf.map(numeric_date).transpose()?.is_some_and(|begins| begins > now.after(CLOCK_SKEW)) {
+        return Err(AuthError::Invalid);
+    }
     if expires <= now {
         return Err(AuthError::Expired);
     }
@@ -122,6 +135,17 @@ pub(super) fn verify(config: &JwtConfig, token: &str, now: Timestamp) -> Result<
         publishes: claims.scope.is_some_and(|scope| scope.split(' ').any(|word| word == "publish")),
         expires: Some(expires),
     })
+}
+
+/// A `NumericDate` in whole seconds, rounded down.
+fn numeric_date(seconds: f64) -> Result<Timestamp, AuthError> {
+    // Within what a double holds exactly; nobody's token lives for a hundred million years.
+    const EXACT: f64 = 9_007_199_254_740_991.0;
+    if !(0.0..=EXACT).contains(&seconds) {
+        return Err(AuthError::Invalid);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the range was checked, and the fraction is meant to go")]
+    Ok(Timestamp::from_seconds(seconds as i64))
 }
 
 /// A pattern that can't be read must not widen or narrow what the token meant: the token is refused.
@@ -191,6 +215,31 @@ mod tests {
             assert_eq!(verify(&config(), &mint(&config(), &claims), NOW), Err(AuthError::Invalid), "{claims}");
         }
         assert_eq!(verify(&config(), &"a".repeat(MAX_TOKEN_BYTES + 1), NOW), Err(AuthError::Invalid));
+    }
+
+    #[test]
+    fn dates_may_have_fractions_and_a_token_may_not_be_used_before_its_time() {
+        let with = |more: serde_json::Value| {
+            let mut claims = serde_json::json!({"sub": "alice", "exp": 1_000_060.5});
+            claims.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            verify(&config(), &mint(&config(), &claims), NOW)
+        };
+        let good = with(serde_json::json!({})).map(|identity| identity.expires);
+        assert_eq!(good, Ok(Some(Timestamp::from_seconds(1_000_060))));
+        assert!(with(serde_json::json!({"nbf": 1_000_030})).is_ok(), "clocks differ a little");
+        for more in [
+            serde_json::json!({"nbf": 1_000_100}),
+            serde_json::json!({"nbf": "soon"}),
+            serde_json::json!({"exp": -1}),
+            serde_json::json!({"exp": 1e300}),
+        ] {
+            assert_eq!(with(more.clone()), Err(AuthError::Invalid), "{more}");
+        }
+        let header = Header { crit: Some(vec!["x".into()]), ..Header::new(Algorithm::HS256) };
+        let key = EncodingKey::from_secret(&config().secret);
+        let claims = serde_json::json!({"sub": "alice", "exp": 2_000_000});
+        let critical = jsonwebtoken::encode(&header, &claims, &key).expect("encodes");
+        assert_eq!(verify(&config(), &critical, NOW), Err(AuthError::Invalid));
     }
 
     #[test]

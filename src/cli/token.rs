@@ -99,7 +99,8 @@ impl Mint {
         let secret = state::token_secret(&config.data, config.jwt_secret_file.as_deref())?;
         Ok(Self {
             jwt: JwtConfig { secret, ..config.broker.jwt },
-            expires: Clock::system().now().after(ttl),
+            // A token tells its end in whole seconds, and so do we.
+            expires: Timestamp::from_seconds(Clock::system().now().after(ttl).as_seconds()),
             topics,
             scope: (!args.scope.is_empty()).then(|| args.scope.join(" ")),
             output: Output::of(args.json),

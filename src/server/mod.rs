@@ -30,7 +30,7 @@ use state::{StateDir, StateError};
 use crate::broker::{self, Broker, OpenError, OperatorSecret};
 use crate::clock::Clock;
 use crate::http::{self, App};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Signal};
 use crate::metrics::Metrics;
 
 /// Files besides connections: the database and its readers, listeners, the runtime. Where so few are allowed that this
@@ -94,6 +94,7 @@ impl Server {
     /// # Errors
     /// [`BuildError`], whose text says what to do.
     pub async fn build(mut config: Config, state: StateDir) -> Result<Self, BuildError> {
+        fit_subscribers(&mut config.broker.hub.max_subscribers, connections_at_most(config.max_connections));
         config.broker.jwt.secret = state::token_secret(state.path(), config.jwt_secret_file.as_deref())?;
         config.broker.operator_secret = Some(OperatorSecret(state.new_operator_credential()?));
         let (metrics, lifecycle) = (Arc::new(Metrics::default()), Lifecycle::default());
@@ -114,7 +115,7 @@ impl Server {
         let Self { config, state, broker, lifecycle } = self;
         let stopped = CancellationToken::new();
         lifecycle.spawn_core(systemd::watchdog(broker.clone(), stopped.clone()));
-        let cut = CancellationToken::new();
+        let cut = Signal::default();
         let gate = Gate {
             app: App::new(broker.clone(), config.http, lifecycle.clone()),
             lifecycle: lifecycle.clone(),
@@ -151,7 +152,7 @@ impl Server {
 struct Drain {
     lifecycle: Lifecycle,
     /// Ends connections.
-    cut: CancellationToken,
+    cut: Signal,
     /// Ends what watches over the server itself.
     stopped: CancellationToken,
     deadlines: Deadlines,
@@ -169,7 +170,7 @@ impl Drain {
         drop(broker);
         if !self.lifecycle.edges_ended(self.deadlines.drain).await {
             tracing::warn!("Connections outlived the drain and are cut; what they had acknowledged is on disk");
-            self.cut.cancel();
+            self.cut.raise();
             self.lifecycle.edges_ended(left()).await;
         }
         self.stopped.cancel();
@@ -187,6 +188,19 @@ impl Drain {
 /// not starve the others of the last. So connections may exceed the limit by as many.
 fn permits(wanted: Option<usize>, listeners: usize) -> usize {
     (connections_at_most(wanted) + listeners.saturating_sub(1)).min(Semaphore::MAX_PERMITS)
+}
+
+/// Connections that streams may not take, so that publishes and probes are answered when no further stream is; half of
+/// them where there are few.
+const REQUESTS_KEPT_FREE: usize = 128;
+
+/// Fits the streams into the connections: one too many must be told so, and could not be without a connection.
+fn fit_subscribers(wanted: &mut usize, connections: usize) {
+    let fitting = connections.saturating_sub(REQUESTS_KEPT_FREE).max(connections / 2).max(1);
+    if *wanted > fitting {
+        tracing::warn!(wanted, fitting, "Connections allow fewer streams than [streams] max");
+        *wanted = fitting;
+    }
 }
 
 /// Raises the open-file limit as far as allowed and fits the connections into it.

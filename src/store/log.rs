@@ -83,7 +83,8 @@ pub(super) fn read(
     };
     let head = Seq(u64::try_from(head).unwrap_or_default());
     let stored = Epoch::new(&epoch).ok_or(super::OpenError::Damaged("the log has no valid epoch".to_owned()))?;
-    let behind = file.read()?.is_some_and(|known| known.epoch == stored && known.seq > head);
+    // A file of another epoch belongs to a log that replaced this one: this is an older copy too.
+    let behind = file.read()?.is_some_and(|known| known.epoch != stored || known.seq > head);
     let epoch = if behind {
         let epoch = fresh_epoch();
         connection.execute(UPDATE_EPOCH, [epoch.as_str()])?;

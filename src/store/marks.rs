@@ -5,6 +5,8 @@
 //!
 //! **Invariant**: a mark that changes nothing writes nothing and takes no seq.
 
+use std::sync::Arc;
+
 use rusqlite::params;
 
 use super::commit::{Change, Standing};
@@ -14,8 +16,8 @@ use super::states::{ALL_CATEGORIES, States, Watermarks};
 use super::writer::{OpError, Operation, Tx};
 use super::{Refusal, notifications, users};
 use crate::model::{
-    Category, EntryState, Mark, MarkKind, MarkTarget, NotificationId, Seq, SourceKey, StateChange, Timestamp, UserId,
-    UserKey,
+    Category, EntryState, Mark, MarkKind, MarkTarget, NotificationId, Seq, SourceKey, StateChange, Timestamp,
+    TopicPattern, UserId, UserKey,
 };
 
 const INSERT_WATERMARK: &str = "
@@ -47,6 +49,8 @@ pub(super) const STATEMENTS: &[&str] =
 #[derive(Clone, Debug)]
 pub struct MarkEntries {
     pub user: UserId,
+    /// Topics that the caller may see; `None` is all. What is hidden can't be marked.
+    pub topics: Option<Arc<[TopicPattern]>>,
     pub mark: Mark,
     pub now: Timestamp,
 }
@@ -138,6 +142,13 @@ impl Marking<'_> {
         Ok(self.outcome(tx, changed, Vec::new()))
     }
 
+    fn is_seen(&self, span: &Span) -> bool {
+        let patterns = self.request.topics.as_ref();
+        span.topic.as_ref().is_none_or(|topic| {
+            topic.is_everyone() || patterns.is_none_or(|patterns| patterns.iter().any(|p| p.matches(topic)))
+        })
+    }
+
     fn is_meant(&self, category: &Category) -> bool {
         self.request.mark.category.as_ref().is_none_or(|meant| meant == category)
     }
@@ -221,7 +232,8 @@ impl Marking<'_> {
     /// Where an entry stands in this inbox: position, source, and which span holds it.
     fn find(&self, tx: &Tx<'_>, id: NotificationId) -> Result<Option<(Seq, SourceKey, usize)>, rusqlite::Error> {
         let Some((seq, source, _)) = notifications::locate(tx.connection(), id)? else { return Ok(None) };
-        let span = self.sight.spans.iter().position(|span| span.source == source && span.contains(seq));
+        let span =
+            self.sight.spans.iter().position(|span| span.source == source && span.contains(seq) && self.is_seen(span));
         let Some(index) = span.filter(|index| self.is_meant(&self.sight.spans[*index].category)) else {
             return Ok(None);
         };
@@ -275,7 +287,9 @@ impl Marking<'_> {
 
     fn announce(&self, tx: &mut Tx<'_>, seq: Seq, target: MarkTarget) {
         let Mark { mark, category, .. } = &self.request.mark;
-        let change = StateChange { seq, mark: *mark, target, category: category.clone() };
+        // Ids name their entries whatever category was asked for; only a bound needs it to be understood.
+        let category = category.clone().filter(|_| matches!(target, MarkTarget::Upto(_)));
+        let change = StateChange { seq, mark: *mark, target, category };
         tx.change(Change::Marked { user: self.user, change });
     }
 

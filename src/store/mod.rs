@@ -24,9 +24,9 @@ mod recount;
 mod replay;
 mod sight;
 mod sql;
-mod states;
 #[cfg(test)]
 mod statements;
+mod states;
 mod tickets;
 mod topics;
 mod users;

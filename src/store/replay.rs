@@ -3,6 +3,8 @@
 //! Positions come first, merged over all spans; contents follow page by page. Replay is compact: marks and watermarks
 //! keep the seq of their latest change, so a state that changed thrice comes once, where it changed last.
 
+use std::ops::ControlFlow;
+
 use rusqlite::{Connection, params};
 
 use super::StoreError;
@@ -38,6 +40,13 @@ pub(super) const STATEMENTS: &[&str] =
 pub struct Position {
     pub seq: Seq,
     kind: PositionKind,
+}
+
+impl Position {
+    /// Where a notification stands that was found otherwise.
+    pub const fn of_notification(seq: Seq) -> Self {
+        Self { seq, kind: PositionKind::Notification }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,26 +142,35 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// What stands at these positions, in their order. What is gone meanwhile is left out.
+    /// Hands over what stands at these positions, in their order, until `take` has enough. What is gone meanwhile is
+    /// left out. Returns how many positions were passed.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn replay(&self, user: UserKey, positions: &[Position]) -> Result<Vec<Replayed>, StoreError> {
-        let Some(first) = positions.first() else { return Ok(Vec::new()) };
+    pub fn replay(
+        &self,
+        user: UserKey,
+        positions: &[Position],
+        mut take: impl FnMut(Replayed) -> ControlFlow<()>,
+    ) -> Result<usize, StoreError> {
+        let Some(first) = positions.first() else { return Ok(0) };
         let states = States::load(self.connection(), user, first.seq)?;
-        let mut replayed = Vec::with_capacity(positions.len());
-        for position in positions {
-            match position.kind {
-                PositionKind::Notification => {
-                    if let Some(stored) = notifications::load(self.connection(), position.seq)? {
+        for (passed, position) in positions.iter().enumerate() {
+            let found = match position.kind {
+                PositionKind::Notification => match notifications::load(self.connection(), position.seq)? {
+                    Some(stored) => {
                         let state = states.of(stored.source, stored.category, position.seq)?;
-                        replayed.push(Replayed::Notification(stored.notification, state));
+                        Some(Replayed::Notification(stored.notification, state))
                     }
-                }
-                PositionKind::State => replayed.extend(self.state_at(user, position.seq)?.map(Replayed::State)),
+                    None => None,
+                },
+                PositionKind::State => self.state_at(user, position.seq)?.map(Replayed::State),
+            };
+            if found.is_some_and(|event| take(event).is_break()) {
+                return Ok(passed + 1);
             }
         }
-        Ok(replayed)
+        Ok(positions.len())
     }
 
     /// The mark that was committed at a position, as far as later marks have not overtaken it.

@@ -7,8 +7,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::StoreError;
 use super::reader::Reader;
-use super::users::everyone_and_floor;
-use crate::model::{Category, CategoryCounts, Counts, Seq, SourceKey, Tally, TopicKey, TopicName, UserKey};
+use super::users::{everyone_and_floor, everyone_from};
+use crate::model::{
+    Category, CategoryCounts, Counts, Seq, SourceKey, Tally, Timestamp, TopicKey, TopicName, UserId, UserKey,
+};
 
 const SELECT_STANDINGS: &str = "
     SELECT s.source, s.joined, s.parted, s.published, s.newest, s.unread_gone, s.unseen_gone,
@@ -140,6 +142,15 @@ impl Sight {
 
     pub(super) fn load(connection: &Connection, user: UserKey) -> Result<Self, rusqlite::Error> {
         let (everyone_from, direct_floor) = everyone_and_floor(connection, user)?;
+        Self::load_from(connection, user, everyone_from, direct_floor)
+    }
+
+    fn load_from(
+        connection: &Connection,
+        user: UserKey,
+        everyone_from: Seq,
+        direct_floor: Seq,
+    ) -> Result<Self, rusqlite::Error> {
         let mut spans: Vec<Span> =
             connection.prepare_cached(SELECT_STANDINGS)?.query_map([user], standing)?.collect::<Result<_, _>>()?;
         let mut statement = connection.prepare_cached(SELECT_EVERYONE)?;
@@ -194,6 +205,9 @@ fn everyone(row: &Row<'_>, joined: Seq) -> Result<Span, rusqlite::Error> {
     })
 }
 
+/// A number that no user has, so that nobody's rows are found.
+const NOBODY: UserKey = UserKey(0);
+
 impl Reader<'_> {
     /// What the user may see at this head.
     ///
@@ -201,6 +215,21 @@ impl Reader<'_> {
     /// [`StoreError`].
     pub fn sight(&self, user: UserKey) -> Result<Sight, StoreError> {
         Ok(Sight::load(self.connection(), user)?)
+    }
+
+    /// What a user may see who may not have appeared yet. Reading makes nobody appear: what was sent to everyone since
+    /// `newcomer_since` is shown, and where it begins is fixed when the user connects or marks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sight_of(&self, user: &UserId, newcomer_since: Timestamp) -> Result<Sight, StoreError> {
+        match self.user(user)? {
+            Some(key) => self.sight(key),
+            None => {
+                let from = everyone_from(self.connection(), self.head(), newcomer_since)?;
+                Ok(Sight::load_from(self.connection(), NOBODY, from, Seq::ZERO)?)
+            }
+        }
     }
 }
 

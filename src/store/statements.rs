@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use super::writer::Operation;
 use super::{
-    Config, Follow, Publish, Store, UnknownTopics, idempotency, inbox, keys, log, marks, notifications, reader, recount,
-    replay, sight, states, tickets, topics, users,
+    Config, Follow, Publish, Store, UnknownTopics, idempotency, inbox, keys, log, marks, notifications, reader,
+    recount, replay, sight, states, tickets, topics, users,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -185,7 +185,11 @@ async fn hot_statements_are_ranges_of_the_index_that_was_made_for_them() {
             "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)",
         ),
         ("states.rs", "FROM marks", "SEARCH marks USING PRIMARY KEY (user=? AND source=? AND seq=?)"),
-        ("marks.rs", "UPDATE marks", "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)"),
+        (
+            "marks.rs",
+            "UPDATE marks",
+            "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)",
+        ),
         (
             "marks.rs",
             "INDEXED BY marks_taken_back\n",
@@ -199,17 +203,13 @@ async fn hot_statements_are_ranges_of_the_index_that_was_made_for_them() {
         ("notifications.rs", "FROM notifications n", "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)"),
         (
             "notifications.rs",
-            "WHERE id = ?1",
+            "SELECT seq, topic",
             "SEARCH notifications USING INDEX sqlite_autoindex_notifications_1 (id=?)",
         ),
         ("notifications.rs", "UPDATE topics", "SEARCH topics USING INTEGER PRIMARY KEY (rowid=?)"),
         ("topics.rs", "t.name = ?1", "SEARCH t USING INDEX topics_by_name (name=?)"),
         ("topics.rs", "parted IS NULL", "SEARCH standings USING PRIMARY KEY (user=? AND source=?)"),
-        (
-            "users.rs",
-            "FROM users WHERE name",
-            "SEARCH users USING COVERING INDEX sqlite_autoindex_users_1 (name=?)",
-        ),
+        ("users.rs", "FROM users WHERE name", "SEARCH users USING COVERING INDEX sqlite_autoindex_users_1 (name=?)"),
         ("users.rs", "ORDER BY seq LIMIT 1", "SEARCH notifications USING INTEGER PRIMARY KEY (rowid>?)"),
         (
             "idempotency.rs",
@@ -265,8 +265,13 @@ async fn a_publish_to_a_topic_of_100_000_followers_writes_one_notification_row_a
     };
     // The first follower and the first entry make the topic; the other followers come by SQL, for speed.
     let first = UserId::new("first").expect("a user");
-    let follow =
-        Follow { topic: topic.clone(), user: first, now: NOW, everyone_horizon: HORIZON, unknown: UnknownTopics::Create };
+    let follow = Follow {
+        topic: topic.clone(),
+        user: first,
+        now: NOW,
+        everyone_horizon: HORIZON,
+        unknown: UnknownTopics::Create,
+    };
     bench.write(follow).await;
     bench.write(publish("before")).await;
     bench

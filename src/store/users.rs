@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::StoreError;
 use super::reader::Reader;
@@ -46,7 +46,7 @@ pub(super) fn find_or_add(
     if let Some(key) = find(tx, user)? {
         return Ok(key);
     }
-    let from = everyone_from(tx, now.before(everyone_horizon))?;
+    let from = everyone_from(tx.connection(), tx.head(), now.before(everyone_horizon))?;
     tx.sql(INSERT_USER)?.execute(params![user, from, now])?;
     Ok(UserKey(tx.connection().last_insert_rowid()))
 }
@@ -58,14 +58,14 @@ pub(super) fn find(tx: &Tx<'_>, user: &UserId) -> Result<Option<UserKey>, rusqli
 
 /// The newest position that is older than `moment`, found by halving: positions and times rise together, and an index
 /// over times would cost every publish a write. A stepped clock moves the answer by as much as it was stepped.
-fn everyone_from(tx: &Tx<'_>, moment: Timestamp) -> Result<Seq, rusqlite::Error> {
-    let any: bool = tx.sql(ANY_EVERYONE)?.query_row([TopicName::EVERYONE], |row| row.get(0))?;
+pub(super) fn everyone_from(connection: &Connection, head: Seq, moment: Timestamp) -> Result<Seq, rusqlite::Error> {
+    let any: bool = connection.prepare_cached(ANY_EVERYONE)?.query_row([TopicName::EVERYONE], |row| row.get(0))?;
     if !any {
         return Ok(Seq::ZERO);
     }
-    let mut next_at = tx.sql(NEXT_AT)?;
+    let mut next_at = connection.prepare_cached(NEXT_AT)?;
     // Invariant: everything at or below `older` is older than the moment; the first notification after `newer` is not.
-    let (mut older, mut newer) = (0, tx.head().0);
+    let (mut older, mut newer) = (0, head.0);
     while older < newer {
         let middle = older + (newer - older).div_ceil(2);
         let found: Option<(Seq, Timestamp)> =
@@ -90,7 +90,7 @@ impl Reader<'_> {
 
 /// Where `everyone` begins for the user, and the floor of the direct entries.
 pub(super) fn everyone_and_floor(
-    connection: &rusqlite::Connection,
+    connection: &Connection,
     user: UserKey,
 ) -> Result<(Seq, Seq), rusqlite::Error> {
     connection.prepare_cached(SELECT_EVERYONE_FROM)?.query_row([user], |row| Ok((row.get(0)?, row.get(1)?)))

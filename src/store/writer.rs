@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use deadpool_sync::SyncWrapper;
@@ -155,6 +155,7 @@ type Group = Vec<Box<dyn Job>>;
 pub(super) struct Handle {
     queue: mpsc::Sender<Box<dyn Job>>,
     head: Arc<AtomicU64>,
+    full: Arc<AtomicBool>,
     failure: watch::Receiver<Option<String>>,
 }
 
@@ -172,8 +173,10 @@ impl Handle {
         Seq(self.head.load(Ordering::Acquire))
     }
 
+    /// Why nothing can be written just now, or any more.
     pub(super) fn failure(&self) -> Option<String> {
-        self.failure.borrow().clone()
+        let full = self.full.load(Ordering::Relaxed).then(|| "the disk is full".to_owned());
+        self.failure.borrow().clone().or(full)
     }
 
     pub(super) async fn failed(&self) -> String {
@@ -198,9 +201,10 @@ pub(super) fn start(
     let (queue, receiver) = mpsc::channel(capacity);
     let head = Arc::new(AtomicU64::new(state.head.0));
     let (failure, failed) = watch::channel(None);
-    let writer = Writer { connection, feed, metrics, head: head.clone(), failure };
+    let full = Arc::new(AtomicBool::new(false));
+    let writer = Writer { connection, feed, metrics, head: head.clone(), full: full.clone(), failure };
     lifecycle.spawn_core(writer.run(receiver, state));
-    Handle { queue, head, failure: failed }
+    Handle { queue, head, full, failure: failed }
 }
 
 struct Writer {
@@ -208,6 +212,8 @@ struct Writer {
     feed: mpsc::Sender<Commit>,
     metrics: Arc<Metrics>,
     head: Arc<AtomicU64>,
+    /// The newest commit failed because the disk is full.
+    full: Arc<AtomicBool>,
     failure: watch::Sender<Option<String>>,
 }
 
@@ -232,6 +238,7 @@ impl Writer {
                 return;
             }
         }
+        self.close().await;
     }
 
     /// Tells the feed, then those who wait. Sequential: one task drains the feed, so its order is commit order.
@@ -241,12 +248,42 @@ impl Writer {
             if let Some((commit, took)) = commit {
                 self.metrics.commit.observe(took.as_secs_f64());
                 self.head.store(commit.head.0, Ordering::Release);
+                self.tell_full(false);
                 // The fan-out outlives the writer; should it be gone, the process is ending.
                 let _ = self.feed.send(commit).await;
+            }
+            if matches!(result, Err(StoreError::Full)) {
+                self.tell_full(true);
             }
             for job in jobs {
                 job.settle(result.clone());
             }
+        }
+    }
+
+    /// Told once when the disk fills and once when there is room again, not for each publish.
+    fn tell_full(&self, full: bool) {
+        if self.full.swap(full, Ordering::Relaxed) == full {
+            return;
+        }
+        if full {
+            tracing::error!(
+                "the disk is full: publishes are refused and reading goes on; free some space, no restart is needed"
+            );
+        } else {
+            tracing::info!("there is room on the disk again; publishes are taken");
+        }
+    }
+
+    /// Leaves everything in the one database file, so that a stopped server's file can be copied alone.
+    async fn close(self) {
+        let checkpoint = |connection: &mut Connection| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        match self.connection.interact(checkpoint).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the write-ahead log stays beside the database; the next start takes it in")
+            }
+            Err(error) => tracing::warn!(%error, "the database was not closed in an orderly way"),
         }
     }
 
@@ -280,15 +317,23 @@ fn commit_group(connection: &mut Connection, state: &mut State, mut group: Group
             let mut parts = Vec::with_capacity(group.len());
             let mut fatal = None;
             for job in group {
+                if let Some(reason) = &fatal {
+                    parts.push(Part {
+                        jobs: vec![job],
+                        result: Err(StoreError::Failed(String::clone(reason))),
+                        commit: None,
+                    });
+                    continue;
+                }
                 let outcome = commit_group(connection, state, vec![job]);
                 parts.extend(outcome.parts);
-                fatal = fatal.or(outcome.fatal);
+                fatal = outcome.fatal;
             }
             Outcome { parts, fatal }
         }
         Err(error) => {
             let fatal = is_fatal(&error).then(|| error.to_string());
-            if !matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull)) {
+            if !is_full(&error) {
                 tracing::error!(%error, operations = group.len(), "a commit failed; nothing of it is stored");
             }
             Outcome { parts: vec![Part { jobs: group, result: Err(error.into()), commit: None }], fatal }
@@ -331,6 +376,10 @@ fn try_commit(
             Err(error)
         }
     }
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull))
 }
 
 /// Whether trying the others alone may help.

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::publish::{ROUTE_JSON, idempotency_key, refuse_parameters};
-use crate::broker::{Idempotency, hash_body};
+use crate::broker::{Idempotency, Meanwhile, hash_body};
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::lines::{self, LineBody};
@@ -44,8 +44,12 @@ pub async fn publish(call: Call) -> Result<Response<Body>, Problem> {
 
 async fn publish_line(app: &App, by: &Identity, line: Bytes) -> Result<Published, Problem> {
     let body = parse(&line, Place::BatchLine)?;
-    let idempotency =
-        body.idempotency_key.map(|key| Idempotency { key, route: ROUTE_JSON, body_hash: hash_body(&line) });
+    let idempotency = body.idempotency_key.map(|key| Idempotency {
+        key,
+        route: ROUTE_JSON,
+        body_hash: hash_body(&line),
+        meanwhile: Meanwhile::Wait,
+    });
     Ok(app.broker().publish(by, body.draft, idempotency).await?)
 }
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use crate::broker::{Idempotency, hash_body};
+use crate::broker::{Idempotency, Meanwhile, hash_body};
 use crate::http::body::Body;
 use crate::http::call::{Call, is_json, media_type};
 use crate::http::lines::is_ndjson;
@@ -45,7 +45,12 @@ pub async fn one(mut call: Call) -> Result<Response<Body>, Problem> {
     let key = idempotency_key(call.headers())?;
     let body = call.json_body().await?;
     let draft = parse(&body, Place::Request)?.draft;
-    let idempotency = key.map(|key| Idempotency { key, route: ROUTE_JSON, body_hash: hash_body(&body) });
+    let idempotency = key.map(|key| Idempotency {
+        key,
+        route: ROUTE_JSON,
+        body_hash: hash_body(&body),
+        meanwhile: Meanwhile::Refuse,
+    });
     let published = call.broker().publish(call.identity()?, draft, idempotency).await?;
     Ok(created(&published))
 }
@@ -64,8 +69,12 @@ pub async fn plain(mut call: Call) -> Result<Response<Body>, Problem> {
     let body = call.any_body().await?;
     let topic = call.params.find("topic");
     let draft = plain::parse(topic, &fields, &body)?;
-    let idempotency =
-        key.map(|key| Idempotency { key, route: ROUTE_PLAIN, body_hash: hash_plain(topic, &fields, &body) });
+    let idempotency = key.map(|key| Idempotency {
+        key,
+        route: ROUTE_PLAIN,
+        body_hash: hash_plain(topic, &fields, &body),
+        meanwhile: Meanwhile::Refuse,
+    });
     let published = call.broker().publish(call.identity()?, draft, idempotency).await?;
     Ok(created(&published))
 }

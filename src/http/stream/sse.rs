@@ -81,8 +81,9 @@ impl<F> SseChunks<F> {
     fn chunk(&mut self, frames: &[SharedFrame]) -> Bytes {
         self.written = Instant::now();
         self.deliveries.inc_by(frames.len() as u64);
+        let now = self.written.into_std();
         for committed in frames.iter().filter_map(|frame| frame.committed) {
-            self.live.metrics.commit_to_socket.observe(committed.elapsed().as_secs_f64());
+            self.live.metrics.commit_to_socket.observe(now.saturating_duration_since(committed).as_secs_f64());
         }
         join(frames, self.framing)
     }
