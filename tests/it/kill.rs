@@ -1,0 +1,145 @@
+//! Commit before ack (T1): the server is killed with `kill -9` under load, again and again, and nothing acknowledged is
+//! lost, nothing doubled, nothing miscounted.
+//!
+//! The quick form kills 8 times; `TIDINGS_KILL_CYCLES=200` is the full one.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::publisher::{Tally, Whereabouts, publish};
+use crate::support::server::Server;
+use crate::support::{Dice, token};
+
+const PUBLISHERS: usize = 8;
+
+/// What a publisher was told.
+struct Acknowledged {
+    title: String,
+    seq: u64,
+    id: String,
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
+    let cycles = std::env::var("TIDINGS_KILL_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let seed = u64::try_from(token::now()).unwrap_or_default();
+    let mut server = Server::start();
+    let users: Vec<String> = (0..PUBLISHERS).map(|i| format!("u{i}")).collect();
+    users.iter().for_each(|user| drop(server.follow("all", user)));
+    let credential = server.key(&["publish"]);
+    let (place, tally, stop) = (Whereabouts::new(server.place()), Tally::default(), AtomicBool::new(false));
+    let (told, acknowledged) = channel();
+    let all = std::thread::scope(|scope| {
+        for (i, user) in users.iter().enumerate() {
+            let (told, place, tally, stop, credential) = (told.clone(), &place, &tally, &stop, &credential);
+            scope.spawn(move || {
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let title = format!("{i}/{n}");
+                    let to = if n % 4 == 3 { json!("topic:all") } else { json!({ "user": user }) };
+                    let answer = publish(place, credential, &title, &json!({ "to": to, "title": title }), tally).json();
+                    let (seq, id) = (answer["seq"].as_u64().expect("a seq"), answer["id"].to_string());
+                    let _ = told.send(Acknowledged { title, seq, id });
+                }
+            });
+        }
+        drop(told);
+        let mut dice = Dice::new(seed);
+        let mut all = Vec::new();
+        for _ in 0..cycles {
+            collect_until(&acknowledged, Duration::from_millis(10 + dice.below(291)), &mut all);
+            server.kill();
+            server.restart();
+            place.moved(server.place());
+        }
+        stop.store(true, Ordering::Relaxed);
+        all.extend(acknowledged.iter());
+        all
+    });
+    println!("seed {seed}: {} acknowledged over {cycles} kills, {tally:?}", all.len());
+    assert!(all.len() >= cycles, "hardly anything was published");
+    hold_against_the_log(&server, &users, &all);
+    server.kill();
+    check_integrity(server.data());
+}
+
+/// Takes what comes until it is time.
+fn collect_until(acknowledged: &Receiver<Acknowledged>, span: Duration, all: &mut Vec<Acknowledged>) {
+    let until = Instant::now() + span;
+    loop {
+        match acknowledged.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(one) => all.push(one),
+            Err(RecvTimeoutError::Timeout) => return,
+            Err(RecvTimeoutError::Disconnected) => panic!("every publisher has given up"),
+        }
+    }
+}
+
+/// Every inbox is read from its start: what was acknowledged is there, once, where it was said to be.
+fn hold_against_the_log(server: &Server, users: &[String], all: &[Acknowledged]) {
+    let mut found: HashMap<String, (u64, String)> = HashMap::new();
+    for user in users {
+        let mut stream = server.stream(user, "?cursor=start&events=notification");
+        let hello = stream.expect("hello").data;
+        let unread = hello["counts"]["unread"].as_u64().expect("a number");
+        let (mut last, mut own) = (0, HashSet::new());
+        // The counts say how many there must be; the marker proves that there are no more.
+        server.notify(user, "end");
+        for _ in 0..unread {
+            let entry = stream.expect("notification");
+            assert!(entry.seq() > last, "{user}: {} after {last}", entry.seq());
+            last = entry.seq();
+            assert!(own.insert(entry.title().to_owned()), "{user} has {} twice", entry.title());
+            let here = (entry.seq(), entry.data["id"].to_string());
+            if let Some(elsewhere) = found.insert(entry.title().to_owned(), here.clone()) {
+                assert_eq!(elsewhere, here, "one topic's entry has one position");
+            }
+        }
+        assert_eq!(stream.expect("notification").title(), "end", "the counts of {user} are the number of entries");
+    }
+    for Acknowledged { title, seq, id } in all {
+        assert_eq!(found.get(title), Some(&(*seq, id.clone())), "{title} was acknowledged");
+    }
+    let seqs: HashSet<u64> = found.values().map(|(seq, _)| *seq).collect();
+    assert_eq!(seqs.len(), found.len(), "no position is given twice");
+}
+
+fn check_integrity(data: &Path) {
+    let log = rusqlite::Connection::open(data.join("tidings.db")).expect("the log opens");
+    let told: String = log.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("SQLite tells");
+    assert_eq!(told, "ok");
+    let mut statement = log.prepare("PRAGMA foreign_key_check").expect("SQLite knows it");
+    let broken: Vec<String> = statement.query_map([], |row| row.get(0)).expect("rows").flatten().collect();
+    assert_eq!(broken, Vec::<String>::new());
+}
+
+#[test]
+fn a_stream_that_was_cut_by_kill_9_goes_on_where_it_was() {
+    let mut server = Server::start();
+    let mut got: Vec<String> = Vec::new();
+    let mut cursor = "start".to_owned();
+    for cycle in 0..3 {
+        let mut stream = server.resume("alice", &cursor);
+        stream.expect("hello");
+        let title = format!("live {cycle}");
+        server.notify("alice", &title);
+        got.extend(stream.titles_to(&title));
+        stream.last_id().clone_into(&mut cursor);
+        server.kill();
+        stream.gone();
+        server.restart();
+        server.notify("alice", &format!("missed {cycle}"));
+    }
+    let mut stream = server.resume("alice", &cursor);
+    let hello = stream.expect("hello").data;
+    assert_eq!((&hello["recovered"], &hello["missed"]), (&Value::Bool(true), &json!(1)));
+    got.extend(stream.titles_to("missed 2"));
+    assert_eq!(got, ["live 0", "missed 0", "live 1", "missed 1", "live 2", "missed 2"]);
+}

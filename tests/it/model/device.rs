@@ -1,0 +1,481 @@
+//! A subscriber as a careful client is: it keeps the id of the last event, applies what it is told to the entries it
+//! knows, and believes nothing: what each connection brought is compared with the [`World`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde_json::Value;
+use tidings::broker::{Broker, Feed, FeedItem, FeedRequest, Filter};
+use tidings::model::{Category, Credential, TopicPattern, UserId, UserIdentity};
+use tidings::wire::cursor::{self, Resume};
+use tidings::wire::event::EventKind;
+use tidings::wire::frame::Frame;
+
+use super::plan::{DevicePlan, How, Wants};
+use super::world::{Counts, Entry, Token, World, matches};
+use super::{Outcome, ensure};
+
+/// Silence after which nothing more can come: counts are held back for 50 ms at most. The clock is paused and moves
+/// only while nothing is at work, so this costs no time and can't be too short on a slow machine.
+const QUIET: Duration = Duration::from_millis(52);
+/// Silence after which a glance at the stream ends.
+const GLANCE: Duration = Duration::from_millis(2);
+/// Events that one page of a replay holds; up to here `missed` and what follows come from one look at the log.
+const PAGE: u64 = 128;
+
+/// The identity that a token of this user stands for.
+pub fn identity(user: &str, token: &Token) -> UserIdentity {
+    let topics = token.topics.as_ref().map(|patterns| patterns.iter().map(|text| pattern(text)).collect());
+    UserIdentity {
+        user: UserId::new(user).expect("the people have valid names"),
+        credential: Credential::Bearer,
+        topics: topics.map(|patterns: Vec<TopicPattern>| Arc::from(patterns)),
+        publishes: false,
+        expires: None,
+    }
+}
+
+fn pattern(text: &str) -> TopicPattern {
+    TopicPattern::new(text).unwrap_or_else(|| panic!("{text} is no pattern"))
+}
+
+/// An event as it is on every transport.
+#[derive(Debug, Deserialize)]
+struct Event {
+    #[serde(default)]
+    id: Option<String>,
+    event: String,
+    data: Value,
+}
+
+impl Event {
+    fn of(frame: &Frame) -> Self {
+        let text = frame.object();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+
+    fn text(&self, field: &str) -> &str {
+        self.data[field].as_str().unwrap_or_else(|| panic!("no text `{field}` in {self:?}"))
+    }
+}
+
+fn seq_of(cursor: &str) -> u64 {
+    let cursor = cursor::exact(cursor.as_bytes()).unwrap_or_else(|| panic!("{cursor} is no cursor"));
+    cursor.seq.0
+}
+
+fn counts_of(data: &Value) -> Counts {
+    #[derive(Deserialize)]
+    struct Pair {
+        unread: u64,
+        unseen: u64,
+    }
+    #[derive(Deserialize)]
+    struct Body {
+        unread: u64,
+        unseen: u64,
+        by_category: BTreeMap<String, Pair>,
+    }
+    let body: Body = serde_json::from_value(data.clone()).unwrap_or_else(|error| panic!("{error} in {data}"));
+    let by_category = body.by_category.into_iter().map(|(name, pair)| (name, (pair.unread, pair.unseen))).collect();
+    Counts { unread: body.unread, unseen: body.unseen, by_category }
+}
+
+/// An entry as the client shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    id: String,
+    category: String,
+    seen: bool,
+    read: bool,
+    archived: bool,
+}
+
+/// What a connection promised to bring.
+enum Promise {
+    /// Everything visible after this position.
+    After(u64),
+    /// These, and then everything visible after the head.
+    Snapshot { entries: Vec<u64>, head: u64 },
+}
+
+/// One connection, before its `hello` was looked at.
+pub struct Opened {
+    feed: Feed,
+    hello: Event,
+    waiting: VecDeque<Event>,
+    over: bool,
+}
+
+impl Opened {
+    /// Takes what is there, until so many events wait or the stream is silent for so long.
+    async fn pull(&mut self, enough: usize, silence: Duration) {
+        while self.waiting.len() < enough && !self.over {
+            match tokio::time::timeout(silence, self.feed.next()).await {
+                Ok(Some(FeedItem::Frames(frames))) => {
+                    self.waiting.extend(frames.iter().map(|frame| Event::of(frame)));
+                }
+                Ok(Some(FeedItem::Bye(frame))) => self.waiting.push_back(Event::of(&frame)),
+                Ok(None) => self.over = true,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+struct Connection {
+    opened: Opened,
+    promise: Promise,
+    head: u64,
+    /// Events that `hello` announced; `None` where it said "1000+".
+    missed: Option<u64>,
+    /// The position of the last event that has one.
+    last: u64,
+    notifications: Vec<u64>,
+    /// Durable events up to the head of `hello`.
+    replayed: u64,
+    /// A snapshot begins with the counts.
+    expects_counts: bool,
+    bye: Option<String>,
+}
+
+/// A device over all its connections.
+pub struct Device {
+    pub plan: DevicePlan,
+    cursor: Option<String>,
+    known: BTreeMap<u64, Known>,
+    /// The newest counts, and the position they are as of.
+    counts: Option<(u64, Counts)>,
+    connection: Option<Connection>,
+}
+
+impl Device {
+    pub fn new(plan: DevicePlan) -> Self {
+        Self { plan, cursor: None, known: BTreeMap::new(), counts: None, connection: None }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    fn wants_counts(&self) -> bool {
+        self.plan.events != Wants::Durable
+    }
+
+    fn wants_durable(&self) -> bool {
+        self.plan.events != Wants::Counts
+    }
+
+    fn filter(&self) -> Filter {
+        let events = match self.plan.events {
+            Wants::Everything => None,
+            Wants::Counts => Some(vec![EventKind::Unread]),
+            Wants::Durable => Some(vec![EventKind::Notification, EventKind::State]),
+        };
+        let category = self.plan.category.map(|name| Category::new(name).expect("the categories have valid names"));
+        Filter { events, category, topics: self.plan.topics.map(|text| vec![pattern(text)]) }
+    }
+
+    /// Whether this device is to be shown an entry that its token may see.
+    fn admits(&self, entry: &Entry) -> bool {
+        self.wants_durable()
+            && self.plan.category.is_none_or(|category| category == entry.category)
+            && self.plan.topics.is_none_or(|pattern| entry.topic.is_some_and(|topic| matches(pattern, topic)))
+    }
+
+    /// What it is to be shown, oldest first.
+    fn visible<'w>(&'w self, world: &'w World) -> impl DoubleEndedIterator<Item = &'w Entry> {
+        world.inbox(self.plan.user, &self.plan.token).filter(|entry| self.admits(entry))
+    }
+
+    /// Connects, and reads until `hello` and so many events are there.
+    pub async fn open(
+        &self,
+        broker: &Broker,
+        how: How,
+        snapshot: usize,
+        head: u64,
+        events: usize,
+    ) -> Result<Opened, String> {
+        let resume = match (how, &self.cursor) {
+            (How::Resume, Some(cursor)) => cursor::parse(cursor.as_bytes()),
+            (How::Resume, None) | (How::FirstVisit, _) => Resume::FirstVisit,
+            (How::Now, _) => cursor::parse(b"now"),
+            (How::Start, _) => cursor::parse(b"start"),
+            (How::Malformed, _) => cursor::parse(b"yesterday"),
+            (How::ForeignEpoch, _) => cursor::parse(b"zz9zz9zz9.1"),
+            (How::Ahead(by), _) => cursor::parse(format!("{}.{}", broker.epoch(), head + by).as_bytes()),
+        };
+        let request = FeedRequest { resume, snapshot, filter: self.filter() };
+        let feed = broker
+            .open_feed(identity(self.plan.user, &self.plan.token), request)
+            .map_err(|reason| format!("the stream was refused: {}", reason.as_str()))?;
+        let nothing = Event { id: None, event: String::new(), data: Value::Null };
+        let mut opened = Opened { feed, hello: nothing, waiting: VecDeque::new(), over: false };
+        opened.pull(1, QUIET).await;
+        let Some(hello) = opened.waiting.pop_front() else { return Err("nothing came, not even `hello`".to_owned()) };
+        ensure!(opened.waiting.is_empty(), "`hello` did not come alone but before {:?}", opened.waiting);
+        opened.hello = hello;
+        opened.pull(events, GLANCE).await;
+        Ok(opened)
+    }
+
+    /// Looks at the `hello` of a connection that was opened at `how`.
+    pub fn greet(&mut self, opened: Opened, how: How, snapshot: usize, world: &World) -> Outcome {
+        let hello = &opened.hello;
+        ensure!(hello.event == "hello", "the first event is {hello:?}");
+        let cursor = hello.text("cursor").to_owned();
+        ensure!(hello.id.as_deref() == Some(&cursor), "the id of `hello` is not its cursor: {hello:?}");
+        ensure!(hello.text("user") == self.plan.user, "`hello` is for another user: {hello:?}");
+        let (after, head) = (seq_of(&cursor), seq_of(hello.text("head")));
+        ensure!(head <= world.head, "`hello` tells the head {head}, which is ahead of {}", world.head);
+
+        let reason = match (how, &self.cursor) {
+            (How::Resume, Some(_)) | (How::Now | How::Start, _) => None,
+            (How::Resume, None) | (How::FirstVisit, _) => Some("none"),
+            (How::Malformed, _) => Some("malformed"),
+            (How::ForeignEpoch, _) => Some("epoch"),
+            (How::Ahead(_), _) => Some("ahead"),
+        };
+        ensure!(hello.data["recovered"] == Value::Bool(reason.is_none()), "{how:?} is answered {hello:?}");
+        ensure!(hello.data["reason"].as_str() == reason, "{how:?} is answered {hello:?}");
+
+        let promise = if reason.is_none() {
+            let expected = match (how, &self.cursor) {
+                (How::Now, _) => head,
+                (How::Resume, Some(cursor)) => seq_of(cursor),
+                _ => 0,
+            };
+            ensure!(after == expected, "{how:?} goes on after {after}, not after {expected}");
+            Promise::After(after)
+        } else {
+            let shown = self.visible(world).filter(|entry| entry.seq <= head && entry.state.archived_at.is_none());
+            let mut entries: Vec<u64> = shown.rev().take(snapshot).map(|entry| entry.seq).collect();
+            entries.reverse();
+            let expected = entries.first().map_or(head, |oldest| oldest - 1);
+            ensure!(after == expected, "a snapshot of {entries:?} at {head} says {after}, not {expected}");
+            Promise::Snapshot { entries, head }
+        };
+
+        let counts = counts_of(&hello.data["counts"]);
+        let expected = world.counts_at(self.plan.user, &self.plan.token, head);
+        ensure!(counts == expected, "`hello` at {head} counts {counts:?}, not {expected:?}");
+
+        let missed = match &hello.data["missed"] {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) if text == "1000+" => None,
+            other => return Err(format!("`missed` is {other}")),
+        };
+        if !(how == How::Resume && reason.is_none()) {
+            // What was known before may have changed while nobody told.
+            self.known.clear();
+        }
+        self.counts = Some((head, counts));
+        self.cursor = Some(cursor);
+        self.connection = Some(Connection {
+            opened,
+            expects_counts: matches!(promise, Promise::Snapshot { .. }) && self.wants_counts(),
+            promise,
+            head,
+            missed,
+            last: after,
+            notifications: Vec::new(),
+            replayed: 0,
+            bye: None,
+        });
+        Ok(())
+    }
+
+    /// Reads so many events, or as many as are there.
+    pub async fn read(&mut self, events: usize, world: &World) -> Outcome {
+        self.take(events, GLANCE, world).await
+    }
+
+    /// Reads until nothing more comes, and looks whether everything came that was promised.
+    pub async fn settle(&mut self, world: &World) -> Outcome {
+        if self.connection.is_none() {
+            return Ok(());
+        }
+        self.take(usize::MAX, QUIET, world).await?;
+        let bye = self.connection.as_ref().and_then(|connection| connection.bye.as_ref());
+        ensure!(bye.is_none(), "the stream ended by itself: {bye:?}");
+        self.check_promise(world, u64::MAX)?;
+        self.check_state(world)
+    }
+
+    /// Reads until the stream ends, which must be for this reason, and looks whether what came has no gap.
+    pub async fn part(&mut self, reason: &str, world: &World) -> Outcome {
+        self.take(usize::MAX, QUIET, world).await?;
+        let bye = self.connection.as_ref().and_then(|connection| connection.bye.as_deref());
+        ensure!(bye == Some(reason), "the stream ended with {bye:?}, not with {reason}");
+        self.cut(world)
+    }
+
+    /// Loses the connection. What came until now must have no gap.
+    pub fn cut(&mut self, world: &World) -> Outcome {
+        let Some(last) = self.connection.as_ref().map(|connection| connection.last) else { return Ok(()) };
+        self.check_promise(world, last)?;
+        self.connection = None;
+        Ok(())
+    }
+
+    async fn take(&mut self, events: usize, silence: Duration, world: &World) -> Outcome {
+        let Some(mut connection) = self.connection.take() else { return Ok(()) };
+        let mut taken = 0;
+        let mut outcome = Ok(());
+        while taken < events && outcome.is_ok() {
+            if connection.opened.waiting.is_empty() {
+                connection.opened.pull(1, silence).await;
+            }
+            let Some(event) = connection.opened.waiting.pop_front() else { break };
+            outcome = self.apply(&mut connection, &event, world).map_err(|e| format!("{e}; at {event:?}"));
+            taken += 1;
+        }
+        self.connection = Some(connection);
+        outcome
+    }
+
+    fn apply(&mut self, connection: &mut Connection, event: &Event, world: &World) -> Outcome {
+        ensure!(connection.bye.is_none(), "something came after `bye`");
+        let first = std::mem::take(&mut connection.expects_counts);
+        ensure!(!first || event.event == "unread", "a snapshot does not begin with the counts");
+        match event.event.as_str() {
+            "notification" | "state" => {
+                let id = event.id.as_deref().ok_or("a durable event has no id")?;
+                let seq = seq_of(id);
+                ensure!(seq > connection.last, "{seq} comes after {}", connection.last);
+                connection.last = seq;
+                connection.replayed += u64::from(seq <= connection.head);
+                self.cursor = Some(id.to_owned());
+                if event.event == "notification" {
+                    connection.notifications.push(seq);
+                    self.apply_notification(seq, event, connection.head, world)
+                } else {
+                    self.apply_state(event)
+                }
+            }
+            "unread" => {
+                ensure!(event.id.is_none(), "counts have an id");
+                ensure!(self.wants_counts(), "counts came unasked");
+                let (as_of, counts) = (seq_of(event.text("as_of")), counts_of(&event.data));
+                ensure!(!first || as_of == connection.head, "a snapshot's counts are as of {as_of}");
+                let expected = world.counts_at(self.plan.user, &self.plan.token, as_of);
+                ensure!(counts == expected, "counts as of {as_of} are {counts:?}, not {expected:?}");
+                if self.counts.as_ref().is_none_or(|(newest, _)| *newest <= as_of) {
+                    self.counts = Some((as_of, counts));
+                }
+                Ok(())
+            }
+            "bye" => {
+                ensure!(event.id.is_none(), "`bye` has an id");
+                connection.bye = Some(event.text("reason").to_owned());
+                Ok(())
+            }
+            _ => Err("nobody asked for this".to_owned()),
+        }
+    }
+
+    fn apply_notification(&mut self, seq: u64, event: &Event, head: u64, world: &World) -> Outcome {
+        let data = &event.data;
+        ensure!(data["seq"].as_u64() == Some(seq), "its `seq` is not its id's");
+        let entry = world.inbox(self.plan.user, &self.plan.token).find(|entry| entry.seq == seq);
+        let entry = entry.ok_or("nothing at this position is this person's to see")?;
+        ensure!(data["id"].as_str() == Some(&entry.id.to_string()), "another notification stands there: {entry:?}");
+        ensure!(data["title"].as_str() == Some(&entry.title), "its title is not {}", entry.title);
+        ensure!(data["topic"].as_str() == entry.topic, "its topic is not {:?}", entry.topic);
+        ensure!(data["category"].as_str() == Some(entry.category), "its category is not {}", entry.category);
+        let replayed = data["replayed"] == Value::Bool(true);
+        ensure!(replayed || seq > head, "it was there before the stream and does not say so");
+        ensure!(replayed != data["state"].is_null(), "what is replayed has a state, and nothing else");
+        let is_set = |field: &str| data["state"][field].is_string();
+        let known = Known {
+            id: entry.id.to_string(),
+            category: entry.category.to_owned(),
+            seen: is_set("seen_at"),
+            read: is_set("read_at"),
+            archived: is_set("archived_at"),
+        };
+        self.known.insert(seq, known);
+        Ok(())
+    }
+
+    fn apply_state(&mut self, event: &Event) -> Outcome {
+        let data = &event.data;
+        let upto = data["upto"].as_str().map(seq_of);
+        let ids: Option<Vec<&str>> = data["ids"].as_array().map(|ids| ids.iter().filter_map(Value::as_str).collect());
+        ensure!(upto.is_some() != ids.is_some(), "a `state` has either `upto` or `ids`");
+        let category = data["category"].as_str();
+        for (seq, known) in &mut self.known {
+            let meant = upto.is_some_and(|upto| *seq <= upto)
+                || ids.as_ref().is_some_and(|ids| ids.contains(&known.id.as_str()));
+            if !meant || category.is_some_and(|category| category != known.category) {
+                continue;
+            }
+            match event.text("state") {
+                "seen" => known.seen = true,
+                "read" => (known.read, known.seen) = (true, true),
+                // Only what was read can be unread, and read is seen: a compact replay may leave the `read` out.
+                "unread" => (known.read, known.seen) = (false, true),
+                "archived" => known.archived = true,
+                "unarchived" => known.archived = false,
+                other => return Err(format!("no mark is called {other}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Semantics 5: every visible entry once, in order, up to here.
+    fn check_promise(&self, world: &World, upto: u64) -> Outcome {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let visible = self.visible(world).map(|entry| entry.seq);
+        let promised: Vec<u64> = match &connection.promise {
+            Promise::After(after) => visible.filter(|seq| seq > after).collect(),
+            Promise::Snapshot { entries, head } => {
+                entries.iter().copied().chain(visible.filter(|seq| seq > head)).collect()
+            }
+        };
+        let promised: Vec<u64> = promised.into_iter().filter(|seq| *seq <= upto).collect();
+        ensure!(
+            connection.notifications == promised,
+            "up to {upto} came {:?}, not {promised:?}",
+            connection.notifications
+        );
+        // Semantics 6, as far as hello and what followed were read in one look.
+        if let Some(missed) = connection.missed.filter(|missed| *missed <= PAGE)
+            && upto >= connection.head
+        {
+            ensure!(
+                connection.replayed == missed,
+                "`hello` announced {missed} events up to {}, and {} came",
+                connection.head,
+                connection.replayed
+            );
+        }
+        Ok(())
+    }
+
+    /// Semantics 5 and 9: state and counts are those of one who watched.
+    fn check_state(&self, world: &World) -> Outcome {
+        if self.wants_durable() {
+            for (seq, known) in &self.known {
+                let entry = world.inbox(self.plan.user, &self.plan.token).find(|entry| entry.seq == *seq);
+                let entry = entry.ok_or_else(|| format!("{seq} is not this person's"))?;
+                let state = &entry.state;
+                let expected = (state.seen_at.is_some(), state.read_at.is_some(), state.archived_at.is_some());
+                ensure!(
+                    (known.seen, known.read, known.archived) == expected,
+                    "(seen, read, archived) of {seq} ended as {known:?}, not as {expected:?}"
+                );
+            }
+        }
+        if self.wants_counts() {
+            let expected = world.counts(self.plan.user, &self.plan.token);
+            let told = self.counts.as_ref().map(|(_, counts)| counts);
+            ensure!(told == Some(&expected), "the last counts were {:?}, not {expected:?}", self.counts);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,313 @@
+//! The real binary on a directory of its own.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::http::{Answer, Ask, Place};
+use super::sse::Sse;
+use super::{DEADLINE, token, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tidings");
+
+/// The binary, without settings of whoever runs the tests and with nothing on its standard input.
+pub fn tidings() -> Command {
+    let mut command = without_settings(Command::new(BINARY));
+    command.stdin(Stdio::null());
+    command
+}
+
+fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDINGS_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("JOURNAL_STREAM").env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+    command
+}
+
+/// How a server is started.
+#[derive(Debug)]
+pub struct Setup {
+    verb: &'static str,
+    args: Vec<String>,
+    env: Vec<(&'static str, String)>,
+    listen: &'static str,
+    /// A listening socket that is handed over as systemd does.
+    inherit: Option<TcpListener>,
+    /// A directory that was used before.
+    dir: Option<TempDir>,
+}
+
+/// Puts the socket from standard input where systemd puts it, and becomes the server. A process can only learn its own
+/// number for `LISTEN_PID` by itself, hence the shell.
+const HAND_OVER: &str =
+    "exec 3<&0 0</dev/null; LISTEN_PID=$$; LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec \"$0\" \"$@\"";
+
+impl Setup {
+    pub fn serve() -> Self {
+        Self { verb: "serve", args: Vec::new(), env: Vec::new(), listen: "127.0.0.1:0", inherit: None, dir: None }
+    }
+
+    pub fn demo() -> Self {
+        Self { verb: "demo", ..Self::serve() }
+    }
+
+    pub fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.to_owned()));
+        self
+    }
+
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    pub fn only_unix(mut self) -> Self {
+        self.listen = "none";
+        self
+    }
+
+    pub fn inherit(mut self, listener: &TcpListener) -> Self {
+        self.inherit = Some(listener.try_clone().expect("a socket can be shared"));
+        self
+    }
+
+    pub fn on(mut self, dir: TempDir) -> Self {
+        self.dir = Some(dir);
+        self
+    }
+
+    pub fn start(mut self) -> Server {
+        let dir = self.dir.take().unwrap_or_else(|| tempfile::tempdir().expect("a directory for the server"));
+        let run = Run::start(self.command(dir.path()));
+        Server { setup: self, dir, run: run.unwrap_or_else(|log| panic!("the server did not start: {log}")) }
+    }
+
+    fn command(&self, data: &Path) -> Command {
+        let mut command = match &self.inherit {
+            None => tidings(),
+            Some(listener) => {
+                let mut shell = without_settings(Command::new("sh"));
+                let socket = OwnedFd::from(listener.try_clone().expect("a socket can be shared"));
+                shell.args(["-c", HAND_OVER, BINARY]).stdin(Stdio::from(socket));
+                shell
+            }
+        };
+        command.arg(self.verb).args(["--json", "--listen", self.listen, "--data"]).arg(data).args(&self.args);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+/// One run of the process.
+struct Run {
+    child: Child,
+    /// What it said when it was ready.
+    ready: Value,
+    log: Arc<Mutex<String>>,
+    place: Place,
+}
+
+impl Run {
+    /// Starts it and waits until it is ready; what it logged where it does not get there.
+    fn start(mut command: Command) -> Result<Self, String> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary is built");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (sender, line) = channel();
+        std::thread::spawn(move || {
+            let mut out = BufReader::new(stdout.expect("standard output is piped"));
+            let mut line = String::new();
+            let _ = out.read_line(&mut line);
+            let _ = sender.send(line);
+            // Kept open until the end: a server whose reader is gone must not notice.
+            let _ = out.read_to_end(&mut Vec::new());
+        });
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr.expect("standard error is piped")).lines().map_while(Result::ok) {
+                let mut log = kept.lock().expect("nobody panics with the log");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        let line = line.recv_timeout(DEADLINE).unwrap_or_default();
+        let Ok(ready) = serde_json::from_str::<Value>(&line) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(log.lock().expect("nobody panics with the log").clone());
+        };
+        let url = ready["url"].as_str().unwrap_or_default();
+        let address = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()?.parse().ok());
+        let socket = || Place::Unix(ready["socket"].as_str().unwrap_or_default().into());
+        Ok(Self { place: address.map_or_else(socket, Place::Tcp), child, ready, log })
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server that runs; killed when dropped.
+pub struct Server {
+    setup: Setup,
+    dir: TempDir,
+    run: Run,
+}
+
+impl Server {
+    pub fn start() -> Self {
+        Setup::serve().start()
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.run.place
+    }
+
+    pub fn unix(&self) -> Place {
+        Place::Unix(self.run.ready["socket"].as_str().expect("the server has a socket").into())
+    }
+
+    pub fn url(&self) -> &str {
+        self.run.ready["url"].as_str().expect("the server listens")
+    }
+
+    /// What it said when it was ready.
+    pub fn ready(&self) -> &Value {
+        &self.run.ready
+    }
+
+    pub fn data(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.run.child.id()
+    }
+
+    /// What this run has logged so far.
+    pub fn log(&self) -> String {
+        self.run.log.lock().expect("nobody panics with the log").clone()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.run.child.kill().expect("it runs");
+        self.run.child.wait().expect("it is ours");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.run.child), signal).expect("it runs");
+    }
+
+    /// Waits until it ends by itself.
+    pub fn exit(&mut self) -> ExitStatus {
+        wait_for("the server's end", || self.run.child.try_wait().expect("it is ours"))
+    }
+
+    /// Asks it to drain; its exit status and how long it took.
+    pub fn terminate(&mut self) -> (ExitStatus, Duration) {
+        let asked = Instant::now();
+        self.signal(Signal::TERM);
+        (self.exit(), asked.elapsed())
+    }
+
+    /// Ends it and leaves its directory.
+    pub fn stop(self) -> TempDir {
+        drop(self.run);
+        self.dir
+    }
+
+    /// Starts it again on the same directory, on another port.
+    pub fn restart(&mut self) {
+        if self.run.child.try_wait().expect("it is ours").is_none() {
+            self.kill();
+        }
+        let run = Run::start(self.setup.command(self.dir.path()));
+        self.run = run.unwrap_or_else(|log| panic!("the server did not start again: {log}"));
+    }
+
+    /// The operator's credential of this run.
+    pub fn operator(&self) -> String {
+        let text = std::fs::read_to_string(self.data().join("operator.key")).expect("every run writes it");
+        text.trim().to_owned()
+    }
+
+    /// A new API key.
+    pub fn key(&self, scopes: &[&str]) -> String {
+        let ask = Ask::post("/v1/keys").bearer(&self.operator()).json(&json!({ "name": "test", "scopes": scopes }));
+        ask.send(self.place()).expect(201).json()["key"].as_str().expect("a key").to_owned()
+    }
+
+    /// A user's token, good for an hour.
+    pub fn token(&self, user: &str) -> String {
+        self.token_for(&json!({ "sub": user, "exp": token::now() + 3600 }))
+    }
+
+    /// A token with these claims.
+    pub fn token_for(&self, claims: &Value) -> String {
+        token::sign(self.data(), claims)
+    }
+
+    pub fn send(&self, ask: &Ask) -> Answer {
+        ask.send(self.place())
+    }
+
+    /// Asks as the operator.
+    pub fn operate(&self, ask: Ask) -> Answer {
+        self.send(&ask.bearer(&self.operator()))
+    }
+
+    /// Publishes as the operator; the answer.
+    pub fn publish(&self, body: &Value) -> Value {
+        self.operate(Ask::post("/v1/notifications").json(body)).expect(201).json()
+    }
+
+    /// Publishes a title to one user.
+    pub fn notify(&self, user: &str, title: &str) -> Value {
+        self.publish(&json!({ "to": { "user": user }, "title": title }))
+    }
+
+    pub fn follow(&self, topic: &str, user: &str) -> Value {
+        self.operate(Ask::put(&format!("/v1/topics/{}/followers/{user}", topic.replace('/', "%2F")))).expect(200).json()
+    }
+
+    /// Opens a user's stream; `query` begins with a `?` or is empty.
+    pub fn stream(&self, user: &str, query: &str) -> Sse {
+        Sse::open(self.place(), Ask::get(&format!("/v1/stream{query}")).bearer(&self.token(user)))
+    }
+
+    /// Opens a user's stream from a cursor, as an EventSource that comes back.
+    pub fn resume(&self, user: &str, cursor: &str) -> Sse {
+        let ask = Ask::get("/v1/stream").bearer(&self.token(user)).header("last-event-id", cursor);
+        Sse::open(self.place(), ask)
+    }
+
+    /// A user's inbox, newest first.
+    pub fn inbox(&self, user: &str) -> Value {
+        self.send(&Ask::get("/v1/inbox?limit=100").bearer(&self.token(user))).expect(200).json()
+    }
+
+    /// Marks entries of a user.
+    pub fn mark(&self, user: &str, body: &Value) -> Value {
+        self.send(&Ask::post("/v1/inbox/mark").bearer(&self.token(user)).json(body)).expect(200).json()
+    }
+
+    /// A user's ticket, made by the user's own token.
+    pub fn ticket(&self, user: &str) -> String {
+        let made = self.send(&Ask::post("/v1/tickets").bearer(&self.token(user))).expect(201).json();
+        made["ticket"].as_str().expect("a ticket").to_owned()
+    }
+}
