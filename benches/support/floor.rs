@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
 
 const LISTENER: Token = Token(usize::MAX);
 const STREAM_HEAD: &[u8] =
@@ -27,7 +28,7 @@ struct Floor {
 pub fn run() -> anyhow::Result<()> {
     super::client::raise_open_files();
     let mut poll = Poll::new()?;
-    let mut listener = TcpListener::bind("127.0.0.1:0".parse()?)?;
+    let mut listener = listen()?;
     println!("{}", listener.local_addr()?);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut floor = Floor::default();
@@ -47,6 +48,15 @@ pub fn run() -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// With a queue as long as the other servers', since hundreds connect at a time.
+fn listen() -> anyhow::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    socket.listen(4_096)?;
+    socket.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(socket.into()))
 }
 
 impl Floor {

@@ -89,9 +89,6 @@ impl Reader<'_> {
 }
 
 /// Where `everyone` begins for the user, and the floor of the direct entries.
-pub(super) fn everyone_and_floor(
-    connection: &Connection,
-    user: UserKey,
-) -> Result<(Seq, Seq), rusqlite::Error> {
+pub(super) fn everyone_and_floor(connection: &Connection, user: UserKey) -> Result<(Seq, Seq), rusqlite::Error> {
     connection.prepare_cached(SELECT_EVERYONE_FROM)?.query_row([user], |row| Ok((row.get(0)?, row.get(1)?)))
 }

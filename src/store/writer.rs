@@ -281,7 +281,7 @@ impl Writer {
         match self.connection.interact(checkpoint).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the write-ahead log stays beside the database; the next start takes it in")
+                tracing::warn!(%error, "the write-ahead log stays beside the database; the next start takes it in");
             }
             Err(error) => tracing::warn!(%error, "the database was not closed in an orderly way"),
         }

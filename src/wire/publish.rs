@@ -264,7 +264,7 @@ mod tests {
     fn bad_audiences_are_pointed_at() {
         for (to, pointer) in [
             (r#""alice""#, "/to"),
-            (r#"{}"#, "/to"),
+            ("{}", "/to"),
             (r#"{"everyone":false}"#, "/to"),
             (r#"{"user":"a","topic":"b"}"#, "/to"),
             (r#"{"topic":"a b"}"#, "/to/topic"),

@@ -1,5 +1,14 @@
 //! The integration tests: one binary, a module for each thing that is held.
 
+#![allow(
+    clippy::pedantic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::type_complexity,
+    clippy::bool_assert_comparison,
+    reason = "tests print their seeds, spawn their own tasks and read as tables; what counts is that they can fail"
+)]
+
 mod abuse;
 mod access;
 mod activation;
