@@ -76,7 +76,9 @@ impl Broker {
             publishes: false,
             expires: None,
         };
-        self.counts(&whole).await
+        // A backend that asks about someone does not make them appear.
+        let (found, _) = self.read_sight(whole, |_, sight, cursor| Ok((sight.counts(|_| true), cursor))).await?;
+        Ok(found)
     }
 
     /// Marks entries. One mark is one commit and, where it changed something, one `state` event.
@@ -114,8 +116,26 @@ impl Broker {
         })
     }
 
-    /// Reads with what the user may see, at one head. Reading changes nothing, also for someone new.
+    /// Reads with what the user may see, at one head.
+    ///
+    /// Someone new appears with it, so that what they have seen of `everyone` does not leave them when it grows old.
+    /// Reading does not depend on that: on a full disk it goes on.
     async fn of_user<R, F>(&self, who: UserIdentity, work: F) -> Result<R, BrokerError>
+    where
+        F: FnOnce(&Reader<'_>, Sight, Cursor) -> Result<R, StoreError> + Send + 'static,
+        R: Send + 'static,
+    {
+        let user = who.user.clone();
+        let (result, sight_of) = self.read_sight(who, work).await?;
+        if sight_of == SightOf::Newcomer
+            && let Err(error) = self.appear(&user).await
+        {
+            tracing::debug!(%error, "someone new could not be written down; the next request tries again");
+        }
+        Ok(result)
+    }
+
+    async fn read_sight<R, F>(&self, who: UserIdentity, work: F) -> Result<(R, SightOf), BrokerError>
     where
         F: FnOnce(&Reader<'_>, Sight, Cursor) -> Result<R, StoreError> + Send + 'static,
         R: Send + 'static,
@@ -123,14 +143,25 @@ impl Broker {
         let newcomer_since = self.inner.clock.now().before(self.inner.config.everyone_horizon);
         let read = self.inner.store.read(move |session| {
             session.snapshot(|reader| {
-                let mut sight = reader.sight_of(&who.user, newcomer_since)?;
+                let (mut sight, sight_of) = match reader.user(&who.user)? {
+                    Some(key) => (reader.sight(key)?, SightOf::Known),
+                    None => (reader.newcomers_sight(newcomer_since)?, SightOf::Newcomer),
+                };
                 sight.spans.retain(|span| may_see(&who, span));
                 let cursor = Cursor { epoch: reader.epoch().clone(), seq: reader.head() };
-                work(reader, sight, cursor)
+                Ok((work(reader, sight, cursor)?, sight_of))
             })
         });
         Ok(read.await?)
     }
+}
+
+/// Whose sight was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SightOf {
+    Known,
+    /// A user who has not appeared yet.
+    Newcomer,
 }
 
 /// Whether the caller's token may see a span.

@@ -8,9 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::StoreError;
 use super::reader::Reader;
 use super::users::{everyone_and_floor, everyone_from};
-use crate::model::{
-    Category, CategoryCounts, Counts, Seq, SourceKey, Tally, Timestamp, TopicKey, TopicName, UserId, UserKey,
-};
+use crate::model::{Category, CategoryCounts, Counts, Seq, SourceKey, Tally, Timestamp, TopicKey, TopicName, UserKey};
 
 const SELECT_STANDINGS: &str = "
     SELECT s.source, s.joined, s.parted, s.published, s.newest, s.unread_gone, s.unseen_gone,
@@ -217,19 +215,13 @@ impl Reader<'_> {
         Ok(Sight::load(self.connection(), user)?)
     }
 
-    /// What a user may see who may not have appeared yet. Reading makes nobody appear: what was sent to everyone since
-    /// `newcomer_since` is shown, and where it begins is fixed when the user connects or marks.
+    /// What someone may see who has not appeared yet: what was sent to everyone since `since`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn sight_of(&self, user: &UserId, newcomer_since: Timestamp) -> Result<Sight, StoreError> {
-        match self.user(user)? {
-            Some(key) => self.sight(key),
-            None => {
-                let from = everyone_from(self.connection(), self.head(), newcomer_since)?;
-                Ok(Sight::load_from(self.connection(), NOBODY, from, Seq::ZERO)?)
-            }
-        }
+    pub fn newcomers_sight(&self, since: Timestamp) -> Result<Sight, StoreError> {
+        let from = everyone_from(self.connection(), self.head(), since)?;
+        Ok(Sight::load_from(self.connection(), NOBODY, from, Seq::ZERO)?)
     }
 }
 

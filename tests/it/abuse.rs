@@ -27,7 +27,7 @@ impl Scene {
 
     /// Asserts that the abuse was refused as it must be, and harmed nobody.
     fn refused(&mut self, what: &str, answer: &Answer, status: u16, code: &str) -> Value {
-        println!("{what}");
+        assert_eq!(answer.status(), status, "{what}: {}", answer.text());
         let problem = answer.problem(status, code);
         self.is_unharmed(what);
         problem

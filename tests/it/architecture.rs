@@ -482,7 +482,7 @@ mod it_can_fail {
     fn words_in_comments_strings_and_longer_paths_are_no_paths() {
         stands(
             "store/log.rs",
-            r####"
+            r##"
             // use crate::broker::Broker;
             /* use crate::http::Router; /* nested */ use crate::cli::Cli; */
             const SQL: &str = "SELECT crate::broker::x, \" crate::http::y";
@@ -490,7 +490,7 @@ mod it_can_fail {
             const C: [char; 3] = ['"', '\'', '\u{7d}'];
             fn f<'r>(r: &'r str) -> &'r str { model::broker::pass(r) }
             use crate::model::{Seq, broker::http};
-            "####,
+            "##,
         );
     }
 

@@ -92,8 +92,8 @@ fn publish_takes_many_from_standard_input_and_says_which_were_refused() {
 fn tokens_are_made_without_a_server_and_by_the_thousand() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = arg(dir.path());
-    let users: String = (0..3_000).map(|i| format!("user{i}\n")).collect();
-    let many = run(&["token", "--data", data, "--users", "-"], &users).well();
+    let users: Vec<String> = (0..3_000).map(|i| format!("user{i}")).collect();
+    let many = run(&["token", "--data", data, "--users", "-"], &users.join("\n")).well();
     let tokens: Vec<&str> = many.out.lines().collect();
     assert_eq!(tokens.len(), 3_000);
     let one = run(
@@ -160,13 +160,16 @@ fn keys_are_kept_alike_by_a_running_server_and_by_the_log_itself() {
     server.send(&Ask::post("/v1/notifications").bearer(&online).json(&body)).problem(401, "bad-credential");
 }
 
+type Words<'a> = &'a [&'a str];
+type Settings<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn a_command_that_was_asked_wrongly_ends_with_64_and_says_what_is_wrong() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = arg(dir.path());
     let settings = dir.path().join("tidings.toml");
     std::fs::write(&settings, "[http]\nlissten = \"127.0.0.1:0\"\n[streams]\nheartbeat = \"1h\"\n").expect("written");
-    let cases: [(&[&str], &[(&str, &str)], &str); 11] = [
+    let cases: [(Words, Settings, &str); 11] = [
         (&[], &[], "Usage"),
         (&["serv"], &[], "serve"),
         (&["serve", "--listen", "here", "--data", data], &[], "--listen"),

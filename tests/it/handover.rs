@@ -6,6 +6,7 @@
 //! runs, since every subscriber comes back dozens of times.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ async fn hand_over(queue_frames: usize, seed: u64) -> u64 {
     let mut publishers = Vec::new();
     for number in 0..PUBLISHERS {
         let (broker, progress) = (bench.broker.clone(), progress.clone());
-        publishers.push(tokio::spawn(publish(broker, Dice::new(seed, number), progress)));
+        publishers.push(bench.lifecycle.spawn_edge(publish(broker, Dice::new(seed, number), progress)));
     }
     // The last event is sent once all others are committed; whoever has it has everything.
     let (last, end) = watch::channel(None);
@@ -62,7 +63,7 @@ async fn hand_over(queue_frames: usize, seed: u64) -> u64 {
             let dice = Dice::new(seed, PUBLISHERS + number);
             let user = PEOPLE[usize::try_from(number).unwrap_or_default() % PEOPLE.len()];
             let subscriber = Subscriber { broker: bench.broker.clone(), user, dice, end: end.clone() };
-            tokio::spawn(tokio::time::timeout(PATIENCE, subscriber.watch(published.clone())))
+            bench.lifecycle.spawn_edge(tokio::time::timeout(PATIENCE, subscriber.watch(published.clone())))
         })
         .collect();
 
@@ -78,8 +79,11 @@ async fn hand_over(queue_frames: usize, seed: u64) -> u64 {
         let watched = subscriber.await.expect("no subscriber panics");
         let Watched { user, runs } = watched.unwrap_or_else(|_| panic!("subscriber {number} still waits"));
         for Run { after, upto, got } in runs {
-            let expected: Vec<u64> =
-                log.range(after + 1..=upto).filter(|(_, to)| reaches(to, user)).map(|(seq, _)| *seq).collect();
+            let expected: Vec<u64> = log
+                .range((Excluded(after), Included(upto)))
+                .filter(|(_, to)| reaches(to, user))
+                .map(|(seq, _)| *seq)
+                .collect();
             assert_eq!(
                 got, expected,
                 "subscriber {number} ({user}) in ({after}, {upto}], queue of {queue_frames}, seed {seed}"
@@ -254,7 +258,7 @@ fn topic(name: &str) -> TopicName {
     TopicName::new(name).expect("a topic name")
 }
 
-/// SplitMix64: small, seeded, and good enough to choose with.
+/// `SplitMix64`: small, seeded, and good enough to choose with.
 #[derive(Clone)]
 struct Dice(u64);
 

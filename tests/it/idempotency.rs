@@ -94,6 +94,7 @@ fn a_key_is_forgotten_after_its_time() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "how often it was killed is what a run is kept for")]
 fn each_key_is_one_entry_though_sent_at_once_and_killed_between_commit_and_answer() {
     const KEYS: usize = 150;
     const SEED: u64 = 10;

@@ -39,13 +39,22 @@ fn no_credential_and_no_body_ever_stands_in_the_log() {
     assert_eq!(server.terminate().0.code(), Some(0));
     let log = wait_for("the last line of the log", || Some(server.log()).filter(|log| log.contains("Drained")));
     assert!(log.contains("answered"), "the log is on: {log}");
-    let secret_half = |text: &str| text.rsplit_once(['_', '.']).map_or(text, |(_, secret)| secret).to_owned();
     for secret in [&token, &key, &ticket, &operator, &expired].map(|text| secret_half(text)) {
-        assert!(!log.contains(&secret), "{secret} stands in the log");
+        assert!(!log.contains(secret), "{secret} stands in the log");
     }
     for text in ["a-secret-title", "a-secret-body"] {
         assert!(!log.contains(text), "{text} stands in the log");
     }
+}
+
+/// A credential without what is public of it: a token's claims, the id of a key or a ticket.
+fn secret_half(credential: &str) -> &str {
+    let parts = match credential.split_once('_') {
+        Some(("tk" | "tt", rest)) => rest.split_once('_'),
+        Some(("op", rest)) => Some(("", rest)),
+        _ => credential.rsplit_once('.'),
+    };
+    parts.map(|(_, secret)| secret).filter(|secret| secret.len() >= 32).expect("every credential has a secret half")
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::http::Ask;
-use crate::support::server::Server;
+use crate::support::server::{Server, Setup};
 use crate::support::token;
 
 fn publish(server: &Server, credential: &str, body: &Value) -> crate::support::http::Answer {
@@ -71,7 +71,9 @@ fn everything_a_publisher_says_reaches_the_reader_as_it_was_sent() {
 fn each_audience_reaches_those_it_names() {
     let server = Server::start();
     let mut streams: Vec<_> = ["alice", "bob", "carol"].map(|user| server.stream(user, "?events=notification")).into();
-    streams.iter_mut().for_each(|stream| drop(stream.expect("hello")));
+    for stream in &mut streams {
+        stream.expect("hello");
+    }
     server.follow("ops/eu", "bob");
     server.follow("ops/eu", "carol");
     for (to, recipients) in [
@@ -102,6 +104,16 @@ fn each_audience_reaches_those_it_names() {
     };
     assert_eq!(titles("newcomer"), [everyone[1], everyone[0]]);
     assert_eq!(titles("nobody-yet"), [everyone[1], everyone[0], users]);
+}
+
+#[test]
+fn how_far_back_everyone_reaches_is_a_setting() {
+    let server = Setup::serve().env("TIDINGS_TOPICS_EVERYONE_HORIZON", "0s").start();
+    server.publish(&json!({ "to": "everyone", "title": "before" }));
+    let mut stream = server.stream("newcomer", "?cursor=start&events=notification");
+    assert_eq!(stream.expect("hello").data["missed"], 0);
+    server.publish(&json!({ "to": "everyone", "title": "after" }));
+    assert_eq!(stream.expect("notification").title(), "after");
 }
 
 #[test]

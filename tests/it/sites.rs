@@ -220,10 +220,14 @@ fn every_answer_says_what_browsers_must_not_do_with_it() {
     for path in ["/", "/publish", "/healthz", "/v1/inbox", "/static/inbox.js", "/nothing", "/problems/invalid"] {
         let answer = server.send(&Ask::get(path));
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
-        assert_eq!(answer.header("referrer-policy").is_some(), true, "{path}");
+        assert!(answer.header("referrer-policy").is_some(), "{path}");
         assert_eq!(answer.header("server"), None, "{path}");
         let policy = answer.header("content-security-policy").unwrap_or_default();
         assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
+    }
+    for path in ["/v1/inbox", "/v1/inbox/counts"] {
+        let answer = server.send(&Ask::get(path).bearer(&server.token("alice"))).expect(200);
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
     }
     let page = server.send(&Ask::get("/"));
     let policy = page.header("content-security-policy").unwrap_or_default();

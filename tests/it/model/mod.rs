@@ -18,8 +18,7 @@ use std::time::Instant;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use plan::{DevicePlan, How, Plan, PublishPlan, Step, Wants, plans};
-use world::{To, Token};
+use plan::{Plan, plans};
 
 /// What was found wrong, in words.
 type Outcome = Result<(), String>;
@@ -59,7 +58,7 @@ fn every_subscriber_ends_with_what_one_who_watched_has_seen() {
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
     let fault = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(play_some)).collect();
-        workers.into_iter().filter_map(|worker| worker.join().expect("a worker tells its fault")).next()
+        workers.into_iter().find_map(|worker| worker.join().expect("a worker tells its fault"))
     });
     if let Some(fault) = fault {
         panic!("{fault}");
@@ -104,6 +103,13 @@ fn random_seed() -> u64 {
 
 /// Plans that once showed a fault, or that chance draws too seldom.
 mod stories {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use proptest::strategy::ValueTree as _;
+    use tidings::model::MarkAs;
+
+    use super::plan::{DevicePlan, How, PublishPlan, Step, TargetPlan, Wants};
+    use super::world::{To, Token};
     use super::*;
 
     const ANN: DevicePlan = DevicePlan {
@@ -116,6 +122,16 @@ mod stories {
 
     fn to_ann() -> PublishPlan {
         PublishPlan { to: To::Users(vec!["ann"]), category: None }
+    }
+
+    /// Chooses among one.
+    fn only() -> Index {
+        let tree = any::<Index>().new_tree(&mut TestRunner::deterministic());
+        tree.expect("an index can always be drawn").current()
+    }
+
+    fn mark(mark: MarkAs, target: TargetPlan) -> Step {
+        Step::Mark { user: "ann", token: Token { topics: None }, mark, target, category: None }
     }
 
     fn tell(devices: Vec<DevicePlan>, steps: Vec<Step>) {
@@ -136,6 +152,17 @@ mod stories {
                 Step::Drain,
             ],
         );
+    }
+
+    #[test]
+    fn an_entry_taken_back_is_covered_again_by_an_upto_at_its_very_position() {
+        let read_upto_it = mark(MarkAs::Read, TargetPlan::UptoEntry(only()));
+        let unread_it = mark(MarkAs::Unread, TargetPlan::Own(vec![only()]));
+        let publish = Step::Publish { publish: to_ann(), keyed: false };
+        let connect = Step::Connect { device: 0, how: How::FirstVisit, snapshot: 15 };
+        let settle = Step::Settle { device: 0 };
+        let marks = [read_upto_it.clone(), unread_it, read_upto_it].into_iter().flat_map(|mark| [mark, settle.clone()]);
+        tell(vec![ANN], [publish, connect].into_iter().chain(marks).collect());
     }
 
     #[test]

@@ -56,6 +56,10 @@ pub struct PublishPlan {
 pub enum TargetPlan {
     /// A position from 0 to the head.
     Upto(Index),
+    /// The position of one of the person's newest entries.
+    UptoEntry(Index),
+    /// Some of the person's newest entries.
+    Own(Vec<Index>),
     /// Notifications out of all there are, this person's or not.
     Ids(Vec<Index>),
 }
@@ -82,6 +86,7 @@ pub enum Step {
     },
     Mark {
         user: &'static str,
+        token: Token,
         mark: MarkAs,
         target: TargetPlan,
         category: Option<&'static str>,
@@ -192,7 +197,7 @@ fn steps(devices: usize) -> impl Strategy<Value = Step> {
         12 => (publishes(), prop::bool::weighted(0.3)).prop_map(|(publish, keyed)| Step::Publish { publish, keyed }),
         3 => (any::<Index>(), prop::bool::weighted(0.2))
             .prop_map(|(which, other_body)| Step::Again { which, other_body }),
-        5 => (topics(), people()).prop_map(|(topic, user)| Step::Follow { topic, user }),
+        6 => (topics(), people()).prop_map(|(topic, user)| Step::Follow { topic, user }),
         3 => (topics(), people()).prop_map(|(topic, user)| Step::Unfollow { topic, user }),
         12 => marks(),
         1 => (people(), 1..100_u64).prop_map(|(user, by)| Step::MarkAhead { user, by }),
@@ -224,14 +229,14 @@ fn publishes() -> impl Strategy<Value = PublishPlan> {
 }
 
 fn marks() -> impl Strategy<Value = Step> {
-    let by_ids = prop::collection::vec(any::<Index>(), 1..5).prop_map(TargetPlan::Ids);
+    let indices = || prop::collection::vec(any::<Index>(), 1..5);
+    let by_ids = prop_oneof![3 => indices().prop_map(TargetPlan::Own), 1 => indices().prop_map(TargetPlan::Ids)];
     let forward = prop::sample::select(&[MarkAs::Seen, MarkAs::Read, MarkAs::Archived][..]);
-    let target = prop_oneof![
-        1 => (forward, any::<Index>().prop_map(TargetPlan::Upto)),
-        2 => (prop::sample::select(&MarkAs::ALL[..]), by_ids),
-    ];
-    (people(), target, prop_oneof![3 => Just(None), 1 => categories().prop_map(Some)])
-        .prop_map(|(user, (mark, target), category)| Step::Mark { user, mark, target, category })
+    let upto = prop_oneof![any::<Index>().prop_map(TargetPlan::Upto), any::<Index>().prop_map(TargetPlan::UptoEntry)];
+    let target = prop_oneof![2 => (forward, upto), 3 => (prop::sample::select(&MarkAs::ALL[..]), by_ids)];
+    let token = prop_oneof![4 => Just(Token::default()), 1 => tokens()];
+    (people(), token, target, prop_oneof![3 => Just(None), 1 => categories().prop_map(Some)])
+        .prop_map(|(user, token, (mark, target), category)| Step::Mark { user, token, mark, target, category })
 }
 
 fn pages() -> impl Strategy<Value = Step> {
@@ -262,12 +267,13 @@ fn patterns() -> impl Strategy<Value = &'static str> {
     prop::sample::select(&["ops", "orders/*", "orders/2", "o*", "*", "elsewhere"][..])
 }
 
+/// Mostly the first, so that what happens to one person meets what happened to them before.
 fn people() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(PEOPLE)
+    prop_oneof![1 => Just(PEOPLE[0]), 1 => prop::sample::select(PEOPLE)]
 }
 
 fn topics() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(TOPICS)
+    prop_oneof![1 => Just(TOPICS[0]), 1 => prop::sample::select(TOPICS)]
 }
 
 fn categories() -> impl Strategy<Value = &'static str> {

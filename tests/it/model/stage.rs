@@ -26,6 +26,9 @@ use super::{Outcome, ensure};
 /// When every case begins.
 const BEGIN: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
+/// The token of a person's own session.
+const EVERYTHING: Token = Token { topics: None };
+
 /// A publish that had an idempotency key and was accepted.
 struct Keyed {
     publish: PublishPlan,
@@ -103,7 +106,9 @@ impl Stage {
             Step::Again { which, other_body } => self.publish_again(which, other_body).await,
             Step::Follow { topic, user } => self.follow(topic, user).await,
             Step::Unfollow { topic, user } => self.unfollow(topic, user).await,
-            Step::Mark { user, mark, target, category } => self.mark(user, mark, &target, category).await,
+            Step::Mark { user, token, mark, target, category } => {
+                self.mark(user, &token, mark, &target, category).await
+            }
             Step::MarkAhead { user, by } => {
                 let upto = upto_mark(self.world.head + by, self.epoch.clone());
                 self.refused_mark(user, upto, &BrokerError::Ahead).await
@@ -227,6 +232,7 @@ impl Stage {
     async fn mark(
         &mut self,
         user: &'static str,
+        token: &Token,
         mark: MarkAs,
         target: &TargetPlan,
         category: Option<&'static str>,
@@ -234,36 +240,51 @@ impl Stage {
         let (target, body) = match target {
             TargetPlan::Upto(index) => {
                 let positions = usize::try_from(self.world.head + 1).map_err(|e| e.to_string())?;
-                let upto = index.index(positions) as u64;
-                (Target::Upto(upto), MarkTarget::Upto(Seq(upto)))
+                upto_target(index.index(positions) as u64)
             }
-            TargetPlan::Ids(indices) => {
-                if self.world.ids().is_empty() {
+            TargetPlan::UptoEntry(index) => {
+                let own: Vec<u64> = self.newest(user).map(|entry| entry.seq).collect();
+                if own.is_empty() {
                     return Ok(());
                 }
-                let all = self.world.ids();
-                let mut ids: Vec<NotificationId> = indices.iter().map(|index| all[index.index(all.len())]).collect();
-                ids.sort_unstable();
-                ids.dedup();
-                (Target::Ids(ids.clone()), MarkTarget::Ids(ids))
+                upto_target(own[index.index(own.len())])
             }
+            TargetPlan::Own(indices) => {
+                let own: Vec<NotificationId> = self.newest(user).map(|entry| entry.id).collect();
+                ids_target(indices, &own)
+            }
+            TargetPlan::Ids(indices) => ids_target(indices, self.world.ids()),
         };
+        if matches!(&target, Target::Ids(ids) if ids.is_empty()) {
+            return Ok(());
+        }
         let epoch = matches!(body, MarkTarget::Upto(_)).then(|| self.epoch.clone());
         let body = MarkBody { mark: Mark { mark, target: body, category: category.map(category_name) }, epoch };
-        let whole = Token::default();
-        let told = self.broker().mark(&identity(user, &whole), body).await;
+        let told = self.broker().mark(&identity(user, token), body).await;
+        if token.topics.is_some() && matches!(target, Target::Upto(_)) {
+            // It would reach what this token does not see.
+            let told = told.map(|marked| marked.changed);
+            ensure!(matches!(told, Err(BrokerError::Forbidden(_))), "a token that sees little was answered {told:?}");
+            return Ok(());
+        }
         let told = told.map_err(|error| format!("was refused: {error}"))?;
-        let expected = self.world.mark(user, mark, &target, category);
+        let expected = self.world.mark(user, token, mark, &target, category);
         let answer = Marked { changed: told.changed, unknown: told.unknown };
         ensure!(answer == expected, "answered {answer:?}, not {expected:?}");
         ensure!(told.cursor.seq.0 == self.world.head, "is as of {}, not {}", told.cursor, self.world.head);
-        let (counts, expected) = (counts(&told.counts), self.world.counts(user, &whole));
+        let (counts, expected) = (counts(&told.counts), self.world.counts(user, token));
         ensure!(counts == expected, "counted {counts:?}, not {expected:?}");
         Ok(())
     }
 
+    /// A few of a person's entries: few, so that one mark meets what another did to the same entry.
+    fn newest(&self, user: &str) -> impl Iterator<Item = &Entry> {
+        const FEW: usize = 5;
+        self.world.inbox(user, &EVERYTHING).rev().take(FEW)
+    }
+
     async fn refused_mark(&mut self, user: &'static str, body: MarkBody, why: &BrokerError) -> Outcome {
-        let told = self.broker().mark(&identity(user, &Token::default()), body).await;
+        let told = self.broker().mark(&identity(user, &EVERYTHING), body).await;
         let told = told.map(|marked| marked.changed);
         ensure!(told.as_ref().err() == Some(why), "answered {told:?}, not {why:?}");
         Ok(())
@@ -318,7 +339,7 @@ impl Stage {
         category: Option<&'static str>,
         limit: usize,
     ) -> Outcome {
-        self.world.appear(user);
+        let (entries, expected_counts) = self.world.reading(user, token);
         let who = identity(user, token);
         let mut query = InboxQuery {
             before: None,
@@ -333,8 +354,8 @@ impl Stage {
         let mut told = Vec::new();
         loop {
             let page = self.broker().inbox(&who, query.clone()).await.map_err(|error| error.to_string())?;
-            let (page_counts, expected) = (counts(&page.counts), self.world.counts(user, token));
-            ensure!(page_counts == expected, "a page counts {page_counts:?}, not {expected:?}");
+            let page_counts = counts(&page.counts);
+            ensure!(page_counts == expected_counts, "a page counts {page_counts:?}, not {expected_counts:?}");
             ensure!(page.cursor.seq.0 == self.world.head, "a page is as of {}", page.cursor);
             ensure!(page.entries.len() <= limit, "a page of {limit} has {} entries", page.entries.len());
             told.extend(
@@ -351,8 +372,8 @@ impl Stage {
                     Shown::Archived => entry.state.archived_at.is_some(),
                 }
         };
-        let expected: Vec<_> =
-            self.world.inbox(user, token).rev().filter(shown).map(|entry| (entry.seq, entry.id, entry.state)).collect();
+        let shown = entries.iter().rev().filter(shown);
+        let expected: Vec<_> = shown.map(|entry| (entry.seq, entry.id, entry.state)).collect();
         ensure!(told == expected, "{user}'s {state:?} entries are {told:#?}, not {expected:#?}");
         Ok(())
     }
@@ -396,7 +417,7 @@ impl Stage {
         }
         for user in PEOPLE {
             for state in [Shown::All, Shown::Unread, Shown::Archived] {
-                self.page(user, &Token::default(), state, None, 100).await?;
+                self.page(user, &EVERYTHING, state, None, 100).await?;
             }
         }
         let drift = self.broker().drift().await.map_err(|error| error.to_string())?;
@@ -434,6 +455,20 @@ fn idempotency(key: &str, body: &str) -> Idempotency {
         body_hash: hash_body(body.as_bytes()),
         meanwhile: Meanwhile::Refuse,
     }
+}
+
+/// The same target for the world and for the broker.
+fn upto_target(upto: u64) -> (Target, MarkTarget) {
+    (Target::Upto(upto), MarkTarget::Upto(Seq(upto)))
+}
+
+/// Some of these, each once; none where there are none.
+fn ids_target(indices: &[Index], from: &[NotificationId]) -> (Target, MarkTarget) {
+    let chosen = indices.iter().filter(|_| !from.is_empty()).map(|index| from[index.index(from.len())]);
+    let mut ids: Vec<NotificationId> = chosen.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    (Target::Ids(ids.clone()), MarkTarget::Ids(ids))
 }
 
 fn upto_mark(seq: u64, epoch: Epoch) -> MarkBody {

@@ -69,6 +69,22 @@ struct Person {
     counts: Vec<(u64, Breakdown)>,
 }
 
+impl Person {
+    fn counts_at(&self, token: &Token, seq: u64) -> Counts {
+        let noted = self.counts.iter().rev().find(|(at, _)| *at <= seq);
+        let mut counts = Counts::default();
+        for ((topic, category), (unread, unseen)) in noted.into_iter().flat_map(|(_, breakdown)| breakdown) {
+            if token.sees(*topic) {
+                counts.unread += unread;
+                counts.unseen += unseen;
+                let of_category = counts.by_category.entry((*category).to_owned()).or_default();
+                *of_category = (of_category.0 + unread, of_category.1 + unseen);
+            }
+        }
+        counts
+    }
+}
+
 struct Topic {
     name: &'static str,
     category: &'static str,
@@ -156,16 +172,36 @@ impl World {
         &mut self.topics[at]
     }
 
-    /// Someone is named or connects: what was sent to everyone of late is theirs (semantics 16).
+    /// Someone is named, connects or marks: what was sent to everyone of late is theirs (semantics 16).
     pub fn appear(&mut self, user: &str) {
-        let (head, since) = (self.head, self.now.before(EVERYONE_HORIZON));
-        let recent: Vec<Entry> = self.everyone.iter().filter(|entry| entry.created_at >= since).cloned().collect();
+        let newcomer = self.newcomer();
         let person = self.person_mut(user);
         if !person.appeared {
-            person.appeared = true;
-            person.inbox = recent;
-            note_counts(person, head);
+            *person = newcomer;
         }
+    }
+
+    /// Who appears now.
+    fn newcomer(&self) -> Person {
+        let since = self.now.before(EVERYONE_HORIZON);
+        let inbox = self.everyone.iter().filter(|entry| entry.created_at >= since).cloned().collect();
+        let mut person = Person { appeared: true, inbox, counts: Vec::new() };
+        note_counts(&mut person, self.head);
+        person
+    }
+
+    /// What a person who reads is shown, oldest first, and their counts. Someone new sees what would be theirs, and
+    /// stays new: reading changes nothing.
+    pub fn reading(&self, user: &str, token: &Token) -> (Vec<Entry>, Counts) {
+        let newcomer;
+        let person = if self.person(user).appeared {
+            self.person(user)
+        } else {
+            newcomer = self.newcomer();
+            &newcomer
+        };
+        let entries = person.inbox.iter().filter(|entry| token.sees(entry.topic)).cloned().collect();
+        (entries, person.counts_at(token, self.head))
     }
 
     /// What a publish of this kind must be answered.
@@ -190,7 +226,9 @@ impl World {
         let category = category.unwrap_or(GENERAL);
         let (topic, category, reached) = match to {
             To::Users(users) => {
-                users.iter().for_each(|user| self.appear(user));
+                for user in users {
+                    self.appear(user);
+                }
                 (None, category, users.clone())
             }
             To::Topic(name) => {
@@ -238,8 +276,8 @@ impl World {
         Some(found.is_some())
     }
 
-    /// A person marks entries (semantics 11).
-    pub fn mark(&mut self, user: &str, mark: MarkAs, target: &Target, category: Option<&str>) -> Marked {
+    /// A person marks entries (semantics 11), as far as the token sees them.
+    pub fn mark(&mut self, user: &str, token: &Token, mark: MarkAs, target: &Target, category: Option<&str>) -> Marked {
         self.appear(user);
         let (now, next) = (self.now, self.head + 1);
         let person = self.person_mut(user);
@@ -250,7 +288,7 @@ impl World {
                 Target::Upto(upto) => entry.seq <= *upto,
                 Target::Ids(ids) => ids.contains(&entry.id),
             };
-            if !meant || category.is_some_and(|category| category != entry.category) {
+            if !meant || !token.sees(entry.topic) || category.is_some_and(|category| category != entry.category) {
                 continue;
             }
             met.push(entry.id);
@@ -286,18 +324,7 @@ impl World {
 
     /// A person's counts as of a position.
     pub fn counts_at(&self, user: &str, token: &Token, seq: u64) -> Counts {
-        let history = &self.person(user).counts;
-        let Some((_, breakdown)) = history.iter().rev().find(|(at, _)| *at <= seq) else { return Counts::default() };
-        let mut counts = Counts::default();
-        for ((topic, category), (unread, unseen)) in breakdown {
-            if token.sees(*topic) {
-                counts.unread += unread;
-                counts.unseen += unseen;
-                let of_category = counts.by_category.entry((*category).to_owned()).or_default();
-                *of_category = (of_category.0 + unread, of_category.1 + unseen);
-            }
-        }
-        counts
+        self.person(user).counts_at(token, seq)
     }
 
     /// A person's counts now.

@@ -309,8 +309,8 @@ impl Ask {
     }
 
     pub fn ndjson(self, lines: &[Value]) -> Self {
-        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        self.body("application/x-ndjson", lines)
+        let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+        self.body("application/x-ndjson", lines.join("\n"))
     }
 
     /// The request as it goes over the wire. `Host` and `Content-Length` are added where they are missing.
