@@ -90,6 +90,7 @@ async fn publish(callers: u64, to_users: bool, span: Duration) -> anyhow::Result
     let took = figure("tidings_commit_seconds_sum")?;
     #[expect(clippy::cast_precision_loss)]
     let rate = count as f64 / seconds;
+    lifecycle.drain();
     drop(broker);
     lifecycle.core_ended(Duration::from_secs(10)).await;
     Ok([rate, batched / commits, took * 1_000.0 / commits])

@@ -137,6 +137,10 @@ pub enum Step {
         category: Option<&'static str>,
         limit: usize,
     },
+    /// A backend asks for a person's counts.
+    Ask {
+        user: &'static str,
+    },
     /// Time passes.
     Pass {
         hours: u64,
@@ -211,6 +215,7 @@ fn steps(devices: usize) -> impl Strategy<Value = Step> {
             .prop_map(|(publishes, device, how, events)| Step::Storm { publishes, device, how, events }),
         1 => (publishes(), 100..300_usize).prop_map(|(publish, count)| Step::Flood { publish, count }),
         2 => pages(),
+        1 => people().prop_map(|user| Step::Ask { user }),
         2 => (1..100_u64).prop_map(|hours| Step::Pass { hours }),
         1 => Just(Step::Drain),
         1 => Just(Step::Restart),

@@ -124,6 +124,7 @@ impl Stage {
             Step::Storm { publishes, device, how, events } => self.storm(publishes, device, how, events).await,
             Step::Flood { publish, count } => self.publish_at_once(vec![publish; count]).await,
             Step::Page { user, token, state, category, limit } => self.page(user, &token, state, category, limit).await,
+            Step::Ask { user } => self.ask(user).await,
             Step::Pass { hours } => {
                 self.clock.advance(Duration::from_hours(hours));
                 self.world.now = self.clock.now();
@@ -339,7 +340,7 @@ impl Stage {
         category: Option<&'static str>,
         limit: usize,
     ) -> Outcome {
-        let (entries, expected_counts) = self.world.reading(user, token);
+        self.world.appear(user);
         let who = identity(user, token);
         let mut query = InboxQuery {
             before: None,
@@ -354,8 +355,8 @@ impl Stage {
         let mut told = Vec::new();
         loop {
             let page = self.broker().inbox(&who, query.clone()).await.map_err(|error| error.to_string())?;
-            let page_counts = counts(&page.counts);
-            ensure!(page_counts == expected_counts, "a page counts {page_counts:?}, not {expected_counts:?}");
+            let (page_counts, expected) = (counts(&page.counts), self.world.counts(user, token));
+            ensure!(page_counts == expected, "a page counts {page_counts:?}, not {expected:?}");
             ensure!(page.cursor.seq.0 == self.world.head, "a page is as of {}", page.cursor);
             ensure!(page.entries.len() <= limit, "a page of {limit} has {} entries", page.entries.len());
             told.extend(
@@ -372,9 +373,17 @@ impl Stage {
                     Shown::Archived => entry.state.archived_at.is_some(),
                 }
         };
-        let shown = entries.iter().rev().filter(shown);
+        let shown = self.world.inbox(user, token).rev().filter(shown);
         let expected: Vec<_> = shown.map(|entry| (entry.seq, entry.id, entry.state)).collect();
         ensure!(told == expected, "{user}'s {state:?} entries are {told:#?}, not {expected:#?}");
+        Ok(())
+    }
+
+    async fn ask(&mut self, user: &'static str) -> Outcome {
+        let told = self.broker().counts_of(&Identity::Operator, &user_id(user)).await;
+        let (told, as_of) = told.map_err(|error| error.to_string())?;
+        let (told, expected) = (counts(&told), self.world.counts_asked(user));
+        ensure!(told == expected && as_of.seq.0 == self.world.head, "told {told:?} as of {as_of}, not {expected:?}");
         Ok(())
     }
 

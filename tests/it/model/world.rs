@@ -172,7 +172,7 @@ impl World {
         &mut self.topics[at]
     }
 
-    /// Someone is named, connects or marks: what was sent to everyone of late is theirs (semantics 16).
+    /// Someone is named, connects, reads or marks: what was sent to everyone of late is theirs (semantics 16).
     pub fn appear(&mut self, user: &str) {
         let newcomer = self.newcomer();
         let person = self.person_mut(user);
@@ -190,18 +190,16 @@ impl World {
         person
     }
 
-    /// What a person who reads is shown, oldest first, and their counts. Someone new sees what would be theirs, and
-    /// stays new: reading changes nothing.
-    pub fn reading(&self, user: &str, token: &Token) -> (Vec<Entry>, Counts) {
-        let newcomer;
-        let person = if self.person(user).appeared {
-            self.person(user)
+    /// What a backend is told that asks for a person's counts. Of someone new it is told what would be theirs; they do
+    /// not appear with it.
+    pub fn counts_asked(&self, user: &str) -> Counts {
+        let person = self.person(user);
+        let everything = Token { topics: None };
+        if person.appeared {
+            person.counts_at(&everything, self.head)
         } else {
-            newcomer = self.newcomer();
-            &newcomer
-        };
-        let entries = person.inbox.iter().filter(|entry| token.sees(entry.topic)).cloned().collect();
-        (entries, person.counts_at(token, self.head))
+            self.newcomer().counts_at(&everything, self.head)
+        }
     }
 
     /// What a publish of this kind must be answered.
