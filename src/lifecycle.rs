@@ -5,11 +5,7 @@
 //!
 //! Rank 1: imports nothing of this crate.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, Waker};
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -19,7 +15,7 @@ use tokio_util::task::TaskTracker;
 /// Shared by everything that runs. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Lifecycle {
-    draining: Signal,
+    draining: CancellationToken,
     edges: TaskTracker,
     core: TaskTracker,
 }
@@ -45,16 +41,16 @@ impl Lifecycle {
 
     /// Begins the drain. Calling it again changes nothing.
     pub fn drain(&self) {
-        self.draining.raise();
+        self.draining.cancel();
     }
 
     pub fn is_draining(&self) -> bool {
-        self.draining.is_raised()
+        self.draining.is_cancelled()
     }
 
     /// Resolves when the drain begins.
     pub async fn draining(&self) {
-        self.draining.raised().await;
+        self.draining.cancelled().await;
     }
 
     /// Waits until every edge task has ended, at most `deadline`. Whether all did.
@@ -67,72 +63,5 @@ impl Lifecycle {
     pub async fn core_ended(&self, deadline: Duration) -> bool {
         self.core.close();
         tokio::time::timeout(deadline, self.core.wait()).await.is_ok()
-    }
-}
-
-/// Something that happens once and is told to many. Cheap to clone.
-///
-/// Every connection waits for one of these beside its real work and is polled at each delivery; a `CancellationToken`
-/// takes two locks at each poll, which all connections share.
-#[derive(Clone, Debug, Default)]
-pub struct Signal {
-    raised: Arc<AtomicBool>,
-    token: CancellationToken,
-}
-
-impl Signal {
-    /// Raises it. Doing so again changes nothing.
-    pub fn raise(&self) {
-        // In this order: whoever sees the token cancelled has seen the flag.
-        self.raised.store(true, Ordering::Release);
-        self.token.cancel();
-    }
-
-    pub fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
-    }
-
-    /// Resolves when it is raised.
-    pub async fn raised(&self) {
-        let mut cancelled = pin!(self.token.cancelled());
-        let mut waiting: Option<Waker> = None;
-        poll_fn(|cx| {
-            // The token holds this waker already, and will use it.
-            if !self.is_raised() && waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                return Poll::Pending;
-            }
-            waiting = Some(cx.waker().clone());
-            cancelled.as_mut().poll(cx)
-        })
-        .await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_signal_wakes_whoever_waits_and_passes_whoever_comes_later() {
-        let signal = Signal::default();
-        let waiting = tokio::join!(biased; async { signal.raised().await }, async { signal.raise() });
-        assert_eq!(waiting, ((), ()));
-        signal.raised().await;
-    }
-
-    #[tokio::test]
-    async fn a_wait_that_moves_to_another_task_is_woken_there() {
-        let signal = Signal::default();
-        let mut raised = Box::pin({
-            let signal = signal.clone();
-            async move { signal.raised().await }
-        });
-        let polled = poll_fn(|cx| Poll::Ready(raised.as_mut().poll(cx).is_ready())).await;
-        assert!(!polled);
-        let tracker = TaskTracker::new();
-        let elsewhere = tracker.spawn(raised);
-        tokio::task::yield_now().await;
-        signal.raise();
-        elsewhere.await.expect("it ends");
     }
 }

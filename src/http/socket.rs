@@ -8,9 +8,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// Up to here it is cheaper to copy the parts of a chunk together than to let the kernel collect them.
-const SMALL: usize = 1_024;
-
 /// A socket on which a write must move at least one byte within a time.
 pub struct Socket<IO> {
     io: IO,
@@ -39,16 +36,6 @@ impl<IO> Socket<IO> {
 #[derive(Debug, thiserror::Error)]
 #[error("the client accepted no byte in time")]
 pub struct Slow;
-
-/// The slices as one, where they are few bytes.
-fn gather<'w>(slices: &[io::IoSlice<'_>], whole: &'w mut [u8; SMALL]) -> Option<&'w [u8]> {
-    let mut length = 0;
-    for slice in slices {
-        whole.get_mut(length..length + slice.len())?.copy_from_slice(slice);
-        length += slice.len();
-    }
-    Some(&whole[..length])
-}
 
 /// Whether this is the start of an answer that hyper made for a request it could not read: an error without a body.
 /// `connection` writes a problem document in its place. Our own errors always have a body.
@@ -80,11 +67,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Socket<IO> {
         if let Some(first) = slices.first().filter(|first| is_bare_refusal(first)) {
             return Poll::Ready(Ok(first.len()));
         }
-        let mut whole = [0; SMALL];
-        let written = match gather(slices, &mut whole) {
-            Some(bytes) => Pin::new(&mut self.io).poll_write(cx, bytes),
-            None => Pin::new(&mut self.io).poll_write_vectored(cx, slices),
-        };
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
         self.watch(written, cx)
     }
 

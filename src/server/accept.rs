@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::listen::Listener;
 use crate::http::{self, App, Peer};
-use crate::lifecycle::{Lifecycle, Signal};
+use crate::lifecycle::Lifecycle;
 
 /// How long bytes may stay unacknowledged before the kernel gives the connection up: a peer that vanished without a
 /// word would otherwise hold its stream for a quarter of an hour.
@@ -37,7 +38,7 @@ pub(super) struct Gate {
     /// One permit a connection.
     pub(super) permits: Arc<Semaphore>,
     /// Ends every connection that has outlived the drain.
-    pub(super) cut: Signal,
+    pub(super) cut: CancellationToken,
 }
 
 impl Gate {
@@ -88,7 +89,7 @@ impl Gate {
         tokio::select! {
             biased;
             () = connection => {}
-            () = self.cut.raised() => {}
+            () = self.cut.cancelled() => {}
         }
     }
 }

@@ -30,7 +30,7 @@ use state::{StateDir, StateError};
 use crate::broker::{self, Broker, OpenError, OperatorSecret};
 use crate::clock::Clock;
 use crate::http::{self, App};
-use crate::lifecycle::{Lifecycle, Signal};
+use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 
 /// Files besides connections: the database and its readers, listeners, the runtime. Where so few are allowed that this
@@ -115,7 +115,7 @@ impl Server {
         let Self { config, state, broker, lifecycle } = self;
         let stopped = CancellationToken::new();
         lifecycle.spawn_core(systemd::watchdog(broker.clone(), stopped.clone()));
-        let cut = Signal::default();
+        let cut = CancellationToken::new();
         let gate = Gate {
             app: App::new(broker.clone(), config.http, lifecycle.clone()),
             lifecycle: lifecycle.clone(),
@@ -152,7 +152,7 @@ impl Server {
 struct Drain {
     lifecycle: Lifecycle,
     /// Ends connections.
-    cut: Signal,
+    cut: CancellationToken,
     /// Ends what watches over the server itself.
     stopped: CancellationToken,
     deadlines: Deadlines,
@@ -170,7 +170,7 @@ impl Drain {
         drop(broker);
         if !self.lifecycle.edges_ended(self.deadlines.drain).await {
             tracing::warn!("Connections outlived the drain and are cut; what they had acknowledged is on disk");
-            self.cut.raise();
+            self.cut.cancel();
             self.lifecycle.edges_ended(left()).await;
         }
         self.stopped.cancel();

@@ -22,6 +22,7 @@ mod idempotency;
 mod kill;
 mod live;
 mod logs;
+mod mended;
 mod model;
 mod opening;
 mod plain;
