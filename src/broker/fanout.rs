@@ -241,7 +241,7 @@ mod tests {
             filter: Filter::default(),
             topics: None,
             expires: None,
-            ticket: None,
+            seats: Vec::new(),
         };
         let attachment = hub.attach(attach).unwrap_or_else(|full| panic!("has room: {full:?}"));
 
@@ -256,6 +256,7 @@ mod tests {
         let taken = tokio::time::timeout(COALESCE * 2, take).await.expect("counts follow");
         let (as_of, frame) = taken.counts.expect("counts were taken");
         assert_eq!(as_of, Seq(2));
-        assert!(frame.object().contains("\"unread\":1,\"unseen\":1"), "{}", frame.object());
+        let told = String::from_utf8_lossy(frame.object()).into_owned();
+        assert!(told.contains("\"unread\":1,\"unseen\":1"), "{told}");
     }
 }

@@ -7,13 +7,16 @@
 //! Rank 3: imports `model`, `wire`, `clock`, `metrics`, `lifecycle`, `store`, `hub`.
 
 mod error;
+mod expiry;
 mod fanout;
 mod feed;
 mod identity;
 mod inbox;
 mod janitor;
 mod keys;
+mod live;
 mod opening;
+mod poll;
 mod publish;
 mod tally;
 mod tickets;
@@ -30,6 +33,7 @@ pub use error::{AuthError, BrokerError};
 pub use feed::{Feed, FeedItem, FeedRequest, retry_ms};
 pub use identity::Credentials;
 pub use inbox::InboxQuery;
+pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};
 pub use token::{JwtConfig, TokenClaims, mint_token};
 

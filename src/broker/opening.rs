@@ -30,15 +30,17 @@ const PAGE_BYTES: usize = 32 * 1024;
 pub(super) struct Greeting {
     pub(super) heartbeat: u64,
     pub(super) stream: String,
-    pub(super) retry_ms: u32,
 }
 
 /// What a stream begins with.
 pub(super) struct Opening {
-    pub(super) hello: SharedFrame,
+    pub(super) hello: Hello,
     /// What follows at once: a snapshot, or the first page of the replay.
     pub(super) first: Vec<SharedFrame>,
     pub(super) backlog: Backlog,
+    /// Whether the counts may have changed after the client's cursor although the filter lets nothing through: a long
+    /// poll, whose client does not see `hello`, must tell them.
+    pub(super) counts_moved: bool,
 }
 
 /// What is still to be replayed.
@@ -134,6 +136,13 @@ pub(super) fn kinds(filter: &Filter) -> Kinds {
     }
 }
 
+/// What the token lets its user see.
+fn visible(sight: &Sight, who: &UserIdentity) -> Sight {
+    let mut visible = sight.clone();
+    visible.spans.retain(|span| may_see(who, span));
+    visible
+}
+
 /// What the stream may show: the user's sight, cut by token and filter.
 pub(super) fn shown(sight: &Sight, who: &UserIdentity, filter: &Filter) -> Sight {
     let mut shown = sight.clone();
@@ -173,8 +182,7 @@ impl Begin<'_> {
 
     /// The position to go on from, or why that can't be.
     fn resumes(&self, reader: &Reader<'_>, sight: &Sight) -> Result<Seq, ResetReason> {
-        let mut visible = sight.clone();
-        visible.spans.retain(|span| may_see(self.who, span));
+        let visible = visible(sight, self.who);
         match &self.request.resume {
             Resume::FirstVisit => Err(ResetReason::None),
             Resume::Malformed => Err(ResetReason::Malformed),
@@ -192,8 +200,12 @@ impl Begin<'_> {
         let head = reader.head();
         let mut plan = Plan::gather(reader, &shown, kinds(&self.request.filter), after, head)?;
         let hello = self.hello(reader, sight, after, None, plan.positions.len());
+        let counts_moved = plan.is_empty()
+            && self.request.filter.wants(EventKind::Unread)
+            && !self.request.filter.is_open()
+            && !reader.positions(&visible(sight, self.who), Kinds::All, after, head, 1)?.is_empty();
         let (first, last) = plan.page(reader, shown.user, head)?;
-        Ok(Opening { hello, first, backlog: Backlog { last, head, plan } })
+        Ok(Opening { hello, first, backlog: Backlog { last, head, plan }, counts_moved })
     }
 
     fn snapshot(self, reader: &Reader<'_>, sight: &Sight, reason: ResetReason) -> Result<Opening, StoreError> {
@@ -216,7 +228,7 @@ impl Begin<'_> {
             first.push(Arc::new(Frame::unread(reader.epoch(), &counts, head)));
         }
         first.extend(entries);
-        Ok(Opening { hello, first, backlog: Backlog { last, head, plan } })
+        Ok(Opening { hello, first, backlog: Backlog { last, head, plan }, counts_moved: false })
     }
 
     fn hello(
@@ -226,9 +238,9 @@ impl Begin<'_> {
         after: Seq,
         reset: Option<ResetReason>,
         missed: usize,
-    ) -> SharedFrame {
+    ) -> Hello {
         self.metrics.recoveries.get_or_create(&[("recovery", reset.map_or("recovered", ResetReason::as_str))]).inc();
-        let hello = Hello {
+        Hello {
             user: self.who.user.clone(),
             cursor: Cursor { epoch: reader.epoch().clone(), seq: after },
             head: reader.head(),
@@ -238,7 +250,6 @@ impl Begin<'_> {
             heartbeat: self.greeting.heartbeat,
             expires: self.who.expires,
             stream: self.greeting.stream.clone(),
-        };
-        Arc::new(Frame::hello(&hello, self.greeting.retry_ms))
+        }
     }
 }

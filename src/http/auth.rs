@@ -27,6 +27,8 @@ pub enum Access {
     Scraper,
     /// A user by token, cookie or ticket: reading only.
     Subscriber,
+    /// As `Subscriber`, and who brings no credential sends one over the WebSocket; not for pages of foreign origins.
+    WebSocket,
     /// A user by token or cookie.
     User,
     /// A user by a token in the `Authorization` header, and by nothing else.
@@ -44,11 +46,12 @@ pub enum Access {
 }
 
 impl Access {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Anyone,
         Self::Demo,
         Self::Scraper,
         Self::Subscriber,
+        Self::WebSocket,
         Self::User,
         Self::Token,
         Self::TicketMinter,
@@ -59,11 +62,11 @@ impl Access {
     ];
 
     const fn takes_cookies(self) -> bool {
-        matches!(self, Self::Subscriber | Self::User | Self::TicketMinter | Self::Publisher)
+        matches!(self, Self::Subscriber | Self::WebSocket | Self::User | Self::TicketMinter | Self::Publisher)
     }
 
     const fn takes_tickets(self) -> bool {
-        matches!(self, Self::Subscriber)
+        matches!(self, Self::Subscriber | Self::WebSocket)
     }
 
     /// Whether the caller is one of those the route is for; where not, what is missing.
@@ -80,7 +83,7 @@ impl Access {
         let is_user = matches!(identity, Identity::User(_));
         let (good, missing) = match self {
             Self::Anyone | Self::Demo => (true, ""),
-            Self::Subscriber => (is_user, "an inbox is a user's: send a user's token, not a key"),
+            Self::Subscriber | Self::WebSocket => (is_user, "an inbox is a user's: send a user's token, not a key"),
             Self::User | Self::Token => {
                 (is_user && !is_ticket(identity), "an inbox is a user's: send a user's token, not a key")
             }
@@ -145,6 +148,14 @@ pub async fn admit(app: &App, peer: Peer, head: &Parts, query: &Query, access: A
         Access::Token => {
             let token = bearer(&head.headers).ok_or(Denied::Missing)?;
             Ok(Caller::Known(Identity::User(app.broker().check_user_token(token)?)))
+        }
+        Access::WebSocket => {
+            // A browser asks nobody before it opens a WebSocket, and sends cookies along.
+            site::check_origin(&head.headers, &app.config().origins).map_err(Denied::CrossSite)?;
+            match identify(app, head, query, access).await {
+                Err(Denied::Missing) => Ok(Caller::Anyone),
+                other => other,
+            }
         }
         _ => identify(app, head, query, access).await,
     }
@@ -254,11 +265,13 @@ mod tests {
 
     #[test]
     fn every_role_gets_in_where_it_should_and_nowhere_else() {
-        use Access::{Admin, Manager, PlainPublisher, Publisher, Scraper, Subscriber, TicketMinter, Token, User};
+        use Access::{
+            Admin, Manager, PlainPublisher, Publisher, Scraper, Subscriber, TicketMinter, Token, User, WebSocket,
+        };
         let roles: [(Identity, &[Access]); 10] = [
-            (user(Credential::Bearer, false), &[Subscriber, User, Token, TicketMinter]),
-            (user(Credential::Cookie, true), &[Subscriber, User, Token, TicketMinter, Publisher]),
-            (user(Credential::Ticket("t".into()), true), &[Subscriber]),
+            (user(Credential::Bearer, false), &[Subscriber, WebSocket, User, Token, TicketMinter]),
+            (user(Credential::Cookie, true), &[Subscriber, WebSocket, User, Token, TicketMinter, Publisher]),
+            (user(Credential::Ticket("t".into()), true), &[Subscriber, WebSocket]),
             (key("publish"), &[Publisher, PlainPublisher]),
             (key("publish:topic/ops"), &[Publisher, PlainPublisher]),
             (key("tickets"), &[TicketMinter]),

@@ -1,4 +1,5 @@
-//! One connection: hyper on one socket, from the first byte to the last.
+//! One connection: hyper on one socket, from the first byte to the last; or to the `101` of a WebSocket, for which hyper
+//! gives the socket up.
 //!
 //! Limits of time and size are set here; what is refused before there is a request gets its problem document here too.
 //! `half_close` stays off: a client that closes its sending side is gone, which is how a closed stream is noticed
@@ -17,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::Response;
+use http::header::UPGRADE;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
@@ -28,7 +30,8 @@ use tower::{Layer as _, ServiceExt as _};
 
 use super::body::Body;
 use super::service::{MAX_HEAD_BYTES, headers_too_large};
-use super::socket::{Slow, Socket};
+use super::socket::{self, Socket};
+use super::upgrade::Handover;
 use super::{App, Config, Peer, answer, problem};
 use crate::lifecycle::Lifecycle;
 use crate::wire::event::ByeReason;
@@ -69,15 +72,19 @@ where
         let app = answering.clone();
         async move { Ok::<_, Infallible>(app.answer(peer, request).await) }
     });
+    let handover = Handover::default();
     // Boxed, since hyper keeps room for a whole future in every idle connection.
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(handover.clone());
+        }
         match app.cors() {
             Some(cors) => Box::pin(cors.layer(answer.clone()).oneshot(request)) as Answering,
             None => Box::pin(answer.clone().oneshot(request)),
         }
     });
-    if let Err(e) = drive(app.config(), io, service, drain).await {
+    if let Err(e) = drive(app.config(), io, service, drain, &handover).await {
         if is_slow(&e) {
             app.metrics().byes.get_or_create(&[("reason", ByeReason::Slow.as_str())]).inc();
         }
@@ -93,8 +100,15 @@ async fn drained(lifecycle: &Lifecycle, asked: &AtomicBool) {
     }
 }
 
-/// Runs hyper on a socket until the connection is done or `drain` resolves and what is in flight is answered.
-async fn drive<IO, S>(config: &Config, io: IO, service: S, drain: impl Future<Output = ()>) -> hyper::Result<()>
+/// Runs hyper on a socket until the connection is done or `drain` resolves and what is in flight is answered. Where a
+/// session was left in `handover`, it has the socket from there on.
+async fn drive<IO, S>(
+    config: &Config,
+    io: IO,
+    service: S,
+    drain: impl Future<Output = ()>,
+    handover: &Handover,
+) -> hyper::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: HttpService<Incoming, ResBody = Body, Error = Infallible> + Unpin,
@@ -117,7 +131,10 @@ where
     let parts = connection.into_parts();
     let mut io = parts.io.into_inner();
     match &ended {
-        Ok(()) => linger(&mut io).await,
+        Ok(()) => match handover.take() {
+            Some(session) => Box::pin(session.run(io, parts.read_buf)).await,
+            None => linger(&mut io).await,
+        },
         Err(e) => {
             if let Some(problem) = refusal(e, !parts.read_buf.is_empty()) {
                 refuse(&mut io, &problem, &config.base_path).await;
@@ -158,7 +175,7 @@ async fn refuse(io: &mut (impl AsyncRead + AsyncWrite + Unpin), problem: &Proble
 }
 
 /// Closes the sending side, then reads and drops what still comes until the client closes too.
-async fn linger(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+pub async fn linger(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let _ = timeout(LINGER, async {
         io.shutdown().await?;
         let mut dropped = 0;
@@ -176,8 +193,7 @@ async fn linger(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 
 /// Whether the connection was cut because the client took nothing.
 fn is_slow(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.and_then(io::Error::get_ref).is_some_and(|cause| cause.is::<Slow>())
+    error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).is_some_and(socket::is_slow)
 }
 
 #[cfg(test)]
@@ -192,8 +208,9 @@ mod tests {
         far.write_all(sent).await.expect("room for all of it");
         let config = Config::default();
         let service = service_fn(|_| std::future::ready(Ok(Response::new(Body::Full("hello".into())))));
-        let mut answered = String::new();
-        let (_, read) = tokio::join!(drive(&config, near, service, drain), far.read_to_string(&mut answered));
+        let (mut answered, handover) = (String::new(), Handover::default());
+        let (_, read) =
+            tokio::join!(drive(&config, near, service, drain, &handover), far.read_to_string(&mut answered));
         read.expect("the server closes");
         answered
     }
@@ -233,12 +250,14 @@ mod tests {
         });
         let (near, mut far) = tokio::io::duplex(4096);
         far.write_all(ASK).await.expect("room for all of it");
-        let cut = drive(&config, near, endless, std::future::pending()).await.expect_err("nobody reads");
+        let cut = drive(&config, near, endless, std::future::pending(), &Handover::default())
+            .await
+            .expect_err("nobody reads");
         assert!(is_slow(&cut), "{cut:?}");
         let (near, mut far) = tokio::io::duplex(4096);
         far.write_all(ASK).await.expect("room for all of it");
         drop(far);
-        let left = drive(&config, near, endless, std::future::pending()).await;
+        let left = drive(&config, near, endless, std::future::pending(), &Handover::default()).await;
         assert!(!left.is_err_and(|e| is_slow(&e)));
     }
 

@@ -19,6 +19,7 @@ mod assets;
 mod auth;
 mod body;
 mod call;
+mod compress;
 mod connection;
 mod cookie;
 mod cors;
@@ -32,6 +33,7 @@ mod service;
 mod site;
 mod socket;
 mod stream;
+pub mod upgrade;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -45,6 +47,8 @@ pub use problem::{KINDS as PROBLEM_KINDS, Kind as ProblemKind};
 pub use router::{Entry, ROUTES, Route, Verb};
 
 use tower_http::cors::CorsLayer;
+
+use stream::long_poll::Pace;
 
 use crate::broker::Broker;
 use crate::lifecycle::Lifecycle;
@@ -152,12 +156,14 @@ struct Shared {
     lifecycle: Lifecycle,
     /// What other origins may do; `None` where none may.
     cors: Option<CorsLayer>,
+    /// How often clients poll.
+    pace: Pace,
 }
 
 impl App {
     pub fn new(broker: Broker, config: Config, lifecycle: Lifecycle) -> Self {
         let cors = cors::layer(&config.origins);
-        Self(Arc::new(Shared { broker, config, lifecycle, cors }))
+        Self(Arc::new(Shared { broker, config, lifecycle, cors, pace: Pace::default() }))
     }
 
     pub(crate) fn broker(&self) -> &Broker {
@@ -170,6 +176,10 @@ impl App {
 
     pub(crate) fn cors(&self) -> Option<&CorsLayer> {
         self.0.cors.as_ref()
+    }
+
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.0.pace
     }
 
     pub(crate) fn lifecycle(&self) -> &Lifecycle {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::answer;
@@ -69,6 +69,8 @@ kinds! {
         "The request can't be understood as HTTP, or its path holds percent-encoding that is no UTF-8. Nothing was done.";
     BAD_HOST = 400 "bad-host", "The request needs exactly one Host",
         "A request must name the host it is for, once, in a Host header that is a host with an optional port. A proxy in between may have dropped or doubled it.";
+    BAD_HANDSHAKE = 400 "bad-handshake", "The request opens no WebSocket",
+        "A WebSocket's opening request is a GET without a body, with one Sec-WebSocket-Key of 16 bytes in base64 (RFC 6455, 4.1).";
     BAD_QUERY = 400 "bad-query", "A query parameter is not as it must be",
         "The detail names the parameter and its rule. Values are percent-encoded UTF-8.";
     BAD_JSON = 400 "bad-json", "The body is not the JSON expected here",
@@ -109,6 +111,8 @@ kinds! {
         "Send the body as it is, without Content-Encoding: a small compressed body can unpack to a very large one.";
     INVALID = 422 "invalid", "A field is not as it must be",
         "`errors` names every broken field with a JSON pointer and its rule. Fields that are not known are refused, so that a misspelt one is not ignored.";
+    BAD_OPERATION = 422 "bad-operation", "The operation is not known here",
+        "A WebSocket's message is `{\"op\":…,\"ref\":…}`. The detail names the operations there are, or why this one can't be done now.";
     IDEMPOTENCY_MISMATCH = 422 "idempotency-mismatch", "The key was used with another body",
         "An Idempotency-Key stands for one request. Use a new key for a new request.";
     TOPIC_RESERVED = 422 "topic-reserved", "The topic is reserved",
@@ -119,6 +123,8 @@ kinds! {
         "The log was replaced or restored since the cursor was given. Read the inbox again and use its cursor.";
     AHEAD = 422 "ahead", "The cursor lies ahead of the log",
         "The cursor names a position that has not been reached. Use a cursor as it was given by this server.";
+    UPGRADE_REQUIRED = 426 "upgrade-required", "This address speaks WebSocket",
+        "Open it with a WebSocket client (RFC 6455, version 13, over HTTP/1.1). A proxy in between must pass on `Upgrade` and `Connection`. Events can also be had from `/v1/stream` and `/v1/poll`.";
     TOO_MANY = 429 "too-many", "A limit is reached",
         "The detail names the limit. Try again after Retry-After.";
     HEADERS_TOO_LARGE = 431 "headers-too-large", "The request's headers are too large",
@@ -256,6 +262,11 @@ pub fn answer(problem: &Problem, base_path: &str, metrics: &Arc<Metrics>) -> Res
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(seconds) = problem.retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
+    }
+    if status == StatusCode::UPGRADE_REQUIRED {
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
     }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, LOCATION, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::uri::Authority;
@@ -20,7 +21,7 @@ use super::body::Body;
 use super::call::Call;
 use super::query::Query;
 use super::router::{self, Entry, Found, Params, Route};
-use super::{App, Peer, answer, assets, auth, problem, stream};
+use super::{App, Peer, answer, assets, auth, compress, problem, stream};
 use crate::metrics::Metrics;
 use crate::wire::problem::Problem;
 
@@ -37,11 +38,13 @@ impl App {
         let started = Instant::now();
         let config = self.config();
         let method = request.method().clone();
+        let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
         let mut path = "";
         let handled = contain(self.handle(peer, request, &mut path), self.metrics()).await;
         let mut response =
             handled.unwrap_or_else(|problem| problem::answer(&problem, &config.base_path, self.metrics()));
         finish(response.headers_mut());
+        let response = compress::compress(encodings, response).await;
         // The route, never the target: a ticket may stand in the query.
         tracing::debug!(%method, path, status = response.status().as_u16(), duration_ms = started.elapsed().as_millis(), "answered");
         response
@@ -86,6 +89,9 @@ impl App {
             Ok(caller) => dispatch(entry.route, Call { app: self.clone(), head, body, query, params, caller }).await,
             // A browser's EventSource stops for ever on an error status, so a stream's refusal may need another form.
             Err(denied) if entry.route == Route::OpenStream => stream::turn_away(&head.headers, &query, denied),
+            Err(denied) if entry.route == Route::OpenWebSocket => {
+                stream::websocket::turn_away(self, &head, &query, denied)
+            }
             Err(denied) => Err(denied.into()),
         }
     }
@@ -118,6 +124,8 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::SignOut => session::sign_out(&call),
         Route::MintTicket => tickets::mint(call).await,
         Route::OpenStream => stream::open(&call),
+        Route::Poll => stream::long_poll::poll(&call).await,
+        Route::OpenWebSocket => stream::websocket::open(&call),
         Route::RefreshStream => streams::refresh(&call).await,
         Route::Inbox => inbox::page(&call).await,
         Route::InboxCounts => inbox::counts(&call).await,

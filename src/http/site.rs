@@ -17,14 +17,12 @@ pub fn check(headers: &HeaderMap, origins: &[String]) -> Result<(), &'static str
     if !is_json(headers) {
         return Err("a change that relies on the session cookie needs `Content-Type: application/json`");
     }
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let origin = text(ORIGIN.as_str());
-    let listed = origin.is_some_and(|origin| origins.iter().any(|known| known == origin));
-    let same = match text("sec-fetch-site") {
+    let same = match text(headers, "sec-fetch-site") {
         Some(site) => site == "same-origin",
         // Old browsers, and pages that are neither over TLS nor on this machine, send no Sec-Fetch-Site.
-        None => origin.is_some_and(|origin| text(HOST.as_str()).is_some_and(|host| is_own(origin, host))),
+        None => text(headers, ORIGIN.as_str()).is_some_and(|origin| is_own(origin, headers)),
     };
+    let listed = text(headers, ORIGIN.as_str()).is_some_and(|origin| is_listed(origin, origins));
     if same || listed {
         Ok(())
     } else {
@@ -32,8 +30,31 @@ pub fn check(headers: &HeaderMap, origins: &[String]) -> Result<(), &'static str
     }
 }
 
-fn is_own(origin: &str, host: &str) -> bool {
-    matches!(origin.split_once("://"), Some(("http" | "https", authority)) if authority.eq_ignore_ascii_case(host))
+/// Checks the `Origin` of a request to open a WebSocket. Only browsers send one; who sends none is no page.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), &'static str> {
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let allowed = origin.to_str().is_ok_and(|origin| is_own(origin, headers) || is_listed(origin, origins));
+    if allowed {
+        Ok(())
+    } else {
+        Err("a page of this origin may open no WebSocket here; `[http] origins` names those that may")
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn is_listed(origin: &str, origins: &[String]) -> bool {
+    origins.iter().any(|known| known == origin)
+}
+
+fn is_own(origin: &str, headers: &HeaderMap) -> bool {
+    let own = |authority: &str| text(headers, HOST.as_str()).is_some_and(|host| authority.eq_ignore_ascii_case(host));
+    matches!(origin.split_once("://"), Some(("http" | "https", authority)) if own(authority))
 }
 
 #[cfg(test)]
@@ -88,5 +109,20 @@ mod tests {
             assert!(!allowed(&[JSON, HOST, ("origin", origin)]), "{origin}");
         }
         assert!(!allowed(&[JSON, HOST]));
+    }
+
+    #[test]
+    fn only_pages_of_ours_or_of_an_allowed_origin_may_open_a_websocket() {
+        let opens = |pairs: &[(&'static str, &'static str)]| {
+            let pairs =
+                pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            check_origin(&pairs.collect(), &["https://app.example".to_owned()]).is_ok()
+        };
+        assert!(opens(&[HOST]), "a program sends no origin");
+        assert!(opens(&[HOST, ("origin", "http://bell.example:8080")]));
+        assert!(opens(&[HOST, ("origin", "https://app.example")]));
+        for foreign in ["https://evil.example", "null", "", "http://bell.example", "https://app.example.evil"] {
+            assert!(!opens(&[HOST, ("origin", foreign)]), "{foreign}");
+        }
     }
 }

@@ -37,6 +37,11 @@ impl<IO> Socket<IO> {
 #[error("the client accepted no byte in time")]
 pub struct Slow;
 
+/// Whether an error of a write is that one.
+pub fn is_slow(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<Slow>())
+}
+
 /// Whether this is the start of an answer that hyper made for a request it could not read: an error without a body.
 /// `connection` writes a problem document in its place. Our own errors always have a body.
 fn is_bare_refusal(bytes: &[u8]) -> bool {

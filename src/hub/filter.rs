@@ -16,6 +16,11 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether everything passes.
+    pub fn is_open(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether events of this kind are wanted.
     pub fn wants(&self, kind: EventKind) -> bool {
         match kind {

@@ -56,8 +56,8 @@ pub struct Hub {
     users: Shards<UserKey>,
     topics: Shards<TopicKey>,
     streams: Mutex<Members>,
-    /// The one live stream of each ticket.
-    tickets: Mutex<HashMap<Arc<str>, Arc<Subscriber>>>,
+    /// Who holds each seat.
+    seats: Mutex<HashMap<Seat, Arc<Subscriber>>>,
     count: AtomicUsize,
 }
 
@@ -74,8 +74,17 @@ pub struct Attach {
     /// Topics the token may see; `None` is all.
     pub topics: Option<Arc<[TopicPattern]>>,
     pub expires: Option<Timestamp>,
-    /// The ticket it came with: an older stream of the same ticket ends.
-    pub ticket: Option<Arc<str>>,
+    /// Seats it takes: whoever held one of them ends.
+    pub seats: Vec<Seat>,
+}
+
+/// What only one live subscriber may hold at a time. The newest wins.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Seat {
+    /// The one live stream of a ticket.
+    Ticket(Arc<str>),
+    /// The one long poll of a client that names itself.
+    Client(UserKey, Arc<str>),
 }
 
 impl Hub {
@@ -86,7 +95,7 @@ impl Hub {
             users: Default::default(),
             topics: Default::default(),
             streams: Mutex::default(),
-            tickets: Mutex::default(),
+            seats: Mutex::default(),
             count: AtomicUsize::new(0),
         })
     }
@@ -101,10 +110,11 @@ impl Hub {
             return Err(Full);
         }
         let subscriber = Arc::new(Subscriber::new(attach, self.config));
-        if let Some(ticket) = &subscriber.ticket
-            && let Some(older) = self.tickets.lock().insert(ticket.clone(), subscriber.clone())
-        {
-            older.end(ByeReason::Replaced);
+        for seat in &subscriber.seats {
+            let older = self.seats.lock().insert(seat.clone(), subscriber.clone());
+            if let Some(older) = older {
+                older.end(ByeReason::Replaced);
+            }
         }
         let (stream, user) = (subscriber.stream, subscriber.user);
         self.streams.lock().insert(stream, subscriber.clone());
@@ -190,10 +200,10 @@ impl Hub {
         }
         remove_member(&mut self.users[self.shard(&subscriber.user)].lock(), &subscriber.user, stream);
         self.streams.lock().remove(&stream);
-        if let Some(ticket) = &subscriber.ticket {
-            let mut tickets = self.tickets.lock();
-            if tickets.get(ticket).is_some_and(|live| live.stream == stream) {
-                tickets.remove(ticket);
+        for seat in &subscriber.seats {
+            let mut seats = self.seats.lock();
+            if seats.get(seat).is_some_and(|holder| holder.stream == stream) {
+                seats.remove(seat);
             }
         }
         self.count.fetch_sub(1, Ordering::AcqRel);
@@ -238,16 +248,20 @@ impl Drop for Attachment {
 mod tests {
     use super::*;
 
-    fn attach(hub: &Arc<Hub>, user: i64, stream: u128) -> Attachment {
-        hub.attach(Attach {
-            user: UserKey(user),
-            stream: StreamId(stream),
+    fn nobody() -> Attach {
+        Attach {
+            user: UserKey(0),
+            stream: StreamId(0),
             filter: Filter::default(),
             topics: None,
             expires: None,
-            ticket: None,
-        })
-        .unwrap_or_else(|Full| panic!("has room"))
+            seats: Vec::new(),
+        }
+    }
+
+    fn attach(hub: &Arc<Hub>, user: i64, stream: u128) -> Attachment {
+        let attach = Attach { user: UserKey(user), stream: StreamId(stream), ..nobody() };
+        hub.attach(attach).unwrap_or_else(|Full| panic!("has room"))
     }
 
     fn topic_members(hub: &Hub, topic: i64) -> usize {
@@ -270,6 +284,26 @@ mod tests {
     }
 
     #[test]
+    fn whoever_takes_a_seat_ends_its_holder_and_no_other() {
+        let hub = Hub::new(Config::default());
+        let sit = |stream, user, client: &str| {
+            let seats = vec![Seat::Client(UserKey(user), client.into())];
+            let attach = Attach { seats, user: UserKey(user), stream: StreamId(stream), ..nobody() };
+            hub.attach(attach).unwrap_or_else(|Full| panic!("has room"))
+        };
+        let (first, other_user, other_client) = (sit(1, 1, "a"), sit(2, 2, "a"), sit(3, 1, "b"));
+        let second = sit(4, 1, "a");
+        assert_eq!(first.subscriber().ending(), Some(ByeReason::Replaced));
+        drop(first);
+        for seated in [&other_user, &other_client, &second] {
+            assert_eq!(seated.subscriber().ending(), None);
+        }
+        assert_eq!(hub.seats.lock().len(), 3, "the one that was replaced took nobody's seat with it");
+        drop((other_user, other_client, second));
+        assert!(hub.seats.lock().is_empty());
+    }
+
+    #[test]
     fn a_stale_view_does_not_join_what_was_left_meanwhile() {
         let hub = Hub::new(Config::default());
         let attachment = attach(&hub, 1, 1);
@@ -284,14 +318,7 @@ mod tests {
     fn one_more_than_fits_is_refused() {
         let hub = Hub::new(Config { max_subscribers: 1, ..Config::default() });
         let first = attach(&hub, 1, 1);
-        let second = Attach {
-            user: UserKey(2),
-            stream: StreamId(2),
-            filter: Filter::default(),
-            topics: None,
-            expires: None,
-            ticket: None,
-        };
+        let second = Attach { user: UserKey(2), stream: StreamId(2), ..nobody() };
         assert!(hub.attach(second.clone()).is_err());
         drop(first);
         assert!(hub.attach(second).is_ok());

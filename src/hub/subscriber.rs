@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Attach, Config, Filter};
+use super::{Attach, Config, Filter, Seat};
 use crate::model::{Seq, StreamId, Timestamp, TopicKey, TopicName, TopicPattern, UserKey};
 use crate::wire::event::{ByeReason, EventKind};
 use crate::wire::frame::SharedFrame;
@@ -18,7 +18,7 @@ pub struct Subscriber {
     pub user: UserKey,
     pub stream: StreamId,
     pub filter: Filter,
-    pub(super) ticket: Option<Arc<str>>,
+    pub(super) seats: Vec<Seat>,
     topics: Option<Arc<[TopicPattern]>>,
     limits: Config,
     /// Already on the fan-out's list of whom to wake after this commit.
@@ -71,9 +71,9 @@ pub enum Pushed {
 
 impl Subscriber {
     pub(super) fn new(attach: Attach, limits: Config) -> Self {
-        let Attach { user, stream, filter, topics, expires, ticket } = attach;
+        let Attach { user, stream, filter, topics, expires, seats } = attach;
         let queue = Mutex::new(Queue { expires, ..Queue::default() });
-        Self { user, stream, filter, ticket, topics, limits, touched: AtomicBool::new(false), queue }
+        Self { user, stream, filter, seats, topics, limits, touched: AtomicBool::new(false), queue }
     }
 
     /// Whether the token may see this topic.
@@ -251,7 +251,7 @@ mod tests {
             filter: Filter::default(),
             topics: None,
             expires: None,
-            ticket: None,
+            seats: Vec::new(),
         };
         Subscriber::new(attach, limits)
     }

@@ -45,6 +45,7 @@ pub struct Frame {
     pub committed: Option<Instant>,
     named: OnceLock<Bytes>,
     enveloped: OnceLock<Bytes>,
+    object: OnceLock<Bytes>,
 }
 
 impl Frame {
@@ -62,6 +63,7 @@ impl Frame {
             committed: None,
             named: OnceLock::new(),
             enveloped: OnceLock::new(),
+            object: OnceLock::new(),
         }
     }
 
@@ -139,8 +141,12 @@ impl Frame {
         cell.get_or_init(|| self.encode(framing).into())
     }
 
-    /// The event object `{"id","event","data"}`, the same on every transport.
-    pub fn object(&self) -> String {
+    /// The event object `{"id","event","data"}`, the same on every transport, encoded at the first call.
+    pub fn object(&self) -> &Bytes {
+        self.object.get_or_init(|| self.encode_object().into())
+    }
+
+    fn encode_object(&self) -> String {
         let mut object = String::with_capacity(self.data.len() + 64);
         object.push('{');
         if let Some(id) = &self.id {
@@ -163,7 +169,7 @@ impl Frame {
                 let _ = writeln!(block, "event: {}\ndata: {}", self.kind.as_str(), self.data);
             }
             Framing::Envelope => {
-                let _ = writeln!(block, "data: {}", self.object());
+                let _ = writeln!(block, "data: {}", self.encode_object());
             }
         }
         block.push('\n');

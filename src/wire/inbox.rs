@@ -24,7 +24,14 @@ pub struct MarkBody {
 /// # Errors
 /// [`BodyError`] with every broken field.
 pub fn parse_mark(body: &[u8]) -> Result<MarkBody, BodyError> {
-    let mut fields = Fields::parse(body)?;
+    read_mark(Fields::parse(body)?)
+}
+
+/// Reads a mark from the fields of an object; nothing else may stand there.
+///
+/// # Errors
+/// [`BodyError`] with every broken field.
+pub fn read_mark(mut fields: Fields<'_>) -> Result<MarkBody, BodyError> {
     let mark = fields.string("as").and_then(|text| MarkAs::parse(&text));
     if mark.is_none() {
         fields.refuse("as", "must be seen, read, unread, archived or unarchived");

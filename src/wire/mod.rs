@@ -13,6 +13,8 @@ pub mod frame;
 pub mod inbox;
 pub mod json;
 pub mod manage;
+pub mod operation;
 pub mod plain;
+pub mod poll;
 pub mod problem;
 pub mod publish;

@@ -1,10 +1,14 @@
-//! `GET /v1/stream`: opening a stream, or refusing it in a form that does not stop a browser for ever.
+//! The transports, a file each: server-sent events, long poll, WebSocket; and `GET /v1/stream` itself: opening a stream,
+//! or refusing it in a form that does not stop a browser for ever.
 //!
 //! **Invariant**: a healthy EventSource never sees an error status. Overload, drain and a credential that has run out
 //! are a `200` with a single `bye`. Only what never was good, or can't be read at all, is an error.
 
+mod live;
+pub mod long_poll;
 mod options;
 mod sse;
+pub mod websocket;
 
 use futures_util::stream;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
@@ -12,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Response};
 
 pub use self::options::Options;
 pub use self::sse::SseChunks;
+pub use self::websocket::Session;
 use super::auth::Denied;
 use super::body::Body;
 use super::call::Call;
@@ -55,19 +60,26 @@ pub fn open(call: &Call) -> Result<Response<Body>, Problem> {
 /// # Errors
 /// 401 or 403 for a credential that never was good, was revoked, or is another's.
 pub fn turn_away(headers: &HeaderMap, query: &Query, denied: Denied) -> Result<Response<Body>, Problem> {
-    let reason = match denied {
-        Denied::Unauthenticated(AuthError::Expired) => ByeReason::Expired,
+    refuse(headers, refusal(denied)?, options::framing(query))
+}
+
+/// What to say with a `bye` to a caller who was not let in.
+///
+/// # Errors
+/// The problem, where the caller never was to be let in: coming back would not help.
+fn refusal(denied: Denied) -> Result<ByeReason, Problem> {
+    match denied {
+        Denied::Unauthenticated(AuthError::Expired) => Ok(ByeReason::Expired),
         Denied::Unauthenticated(AuthError::Storage(cause)) => {
             tracing::error!(cause, "a stream's credential could not be looked up");
-            ByeReason::Overloaded
+            Ok(ByeReason::Overloaded)
         }
         Denied::Missing
         | Denied::Unauthenticated(AuthError::Invalid)
         | Denied::Forbidden(_)
         | Denied::CrossSite(_)
-        | Denied::Hidden => return Err(denied.into()),
-    };
-    refuse(headers, reason, options::framing(query))
+        | Denied::Hidden => Err(denied.into()),
+    }
 }
 
 /// A single `bye` without an id, or a problem for those who would not understand it.

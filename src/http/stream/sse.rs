@@ -13,10 +13,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::live::LiveStream;
 use crate::broker::FeedItem;
 use crate::metrics::Metrics;
 use crate::wire::frame::{Frame, Framing, HEARTBEAT_COMMENT, SharedFrame};
@@ -53,14 +52,12 @@ pub struct SseChunks<F> {
     /// Not moved at every chunk, which would cost more than writing it: when it fires too early, it is set anew.
     alarm: Pin<Box<Sleep>>,
     phase: Phase,
-    deliveries: Counter,
-    live: Live,
+    live: LiveStream,
 }
 
 impl<F> SseChunks<F> {
     /// Counts as a live stream until it is dropped.
     pub fn new(feed: F, framing: Framing, heartbeat: Heartbeat, silence: Duration, metrics: &Arc<Metrics>) -> Self {
-        let transport = [("transport", "sse")];
         let written = Instant::now();
         Self {
             feed,
@@ -73,18 +70,13 @@ impl<F> SseChunks<F> {
             written,
             alarm: Box::pin(sleep_until(written + silence)),
             phase: Phase::Opening,
-            deliveries: metrics.deliveries.get_or_create_owned(&transport),
-            live: Live::new(metrics.connections.get_or_create_owned(&transport), metrics.clone()),
+            live: LiveStream::new("sse", metrics),
         }
     }
 
     fn chunk(&mut self, frames: &[SharedFrame]) -> Bytes {
         self.written = Instant::now();
-        self.deliveries.inc_by(frames.len() as u64);
-        let now = self.written.into_std();
-        for committed in frames.iter().filter_map(|frame| frame.committed) {
-            self.live.metrics.commit_to_socket.observe(now.saturating_duration_since(committed).as_secs_f64());
-        }
+        self.live.delivered(frames);
         join(frames, self.framing)
     }
 
@@ -137,7 +129,7 @@ impl<F: Stream<Item = FeedItem> + Unpin> Stream for SseChunks<F> {
                     }
                     return Poll::Ready(Some(this.chunk(&frames)));
                 }
-                Poll::Ready(Some(FeedItem::Bye(frame))) => {
+                Poll::Ready(Some(FeedItem::Bye(_, frame))) => {
                     this.phase = Phase::Ended;
                     return Poll::Ready(Some(this.chunk(&[frame])));
                 }
@@ -146,25 +138,6 @@ impl<F: Stream<Item = FeedItem> + Unpin> Stream for SseChunks<F> {
             }
         }
         Poll::Ready(None)
-    }
-}
-
-/// Counts one live stream for as long as it lives.
-struct Live {
-    gauge: Gauge,
-    metrics: Arc<Metrics>,
-}
-
-impl Live {
-    fn new(gauge: Gauge, metrics: Arc<Metrics>) -> Self {
-        gauge.inc();
-        Self { gauge, metrics }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        self.gauge.dec();
     }
 }
 
@@ -195,7 +168,7 @@ mod tests {
             FeedItem::Frames(vec![first]),
             FeedItem::Frames(Vec::new()),
             FeedItem::Frames(vec![frame(2), frame(3)]),
-            FeedItem::Bye(Arc::new(Frame::bye(ByeReason::Shutdown, 2_000))),
+            FeedItem::Bye(ByeReason::Shutdown, Arc::new(Frame::bye(ByeReason::Shutdown, 2_000))),
             FeedItem::Frames(vec![frame(4)]),
         ]);
         let got: Vec<Bytes> = chunks(feed, Heartbeat::Comment, &metrics).collect().await;

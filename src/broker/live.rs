@@ -1,0 +1,170 @@
+//! A subscriber that is attached: what a feed and a long poll have in common.
+//!
+//! **Invariant**: dropping it detaches at once and frees all that it held, in the hub and in the tallies.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Broker;
+use super::feed::FeedRequest;
+use super::inbox::may_see;
+use super::opening::{Backlog, Begin, Greeting, Opening, Plan, join, kinds, shown};
+use super::tally::Tallies;
+use crate::hub::{Attach, Attachment, Seat, Subscriber, Taken};
+use crate::model::{Credential, StreamId, UserIdentity, UserKey};
+use crate::store::StoreError;
+use crate::wire::event::{ByeReason, EventKind};
+use crate::wire::frame::{Frame, SharedFrame};
+
+/// The log can't be read just now: the client comes back, with backoff.
+fn unreadable(stream: StreamId, error: &StoreError) -> ByeReason {
+    tracing::warn!(%error, %stream, "a stream ends because the log can't be read");
+    ByeReason::Overloaded
+}
+
+/// A subscriber that is attached: to the hub, and to the tallies that its counts are made of.
+pub(super) struct Live {
+    broker: Broker,
+    who: Arc<UserIdentity>,
+    request: Arc<FeedRequest>,
+    attachment: Attachment,
+    _tally: TallyGuard,
+}
+
+/// What an attempt to attach found.
+enum Attempt {
+    /// The user has not appeared yet.
+    UnknownUser,
+    Full,
+    Attached(Attachment, TallyGuard, Opening),
+}
+
+struct TallyGuard {
+    tallies: Arc<Mutex<Tallies>>,
+    user: UserKey,
+}
+
+impl TallyGuard {
+    fn attach(tallies: &Arc<Mutex<Tallies>>, user: UserKey) -> Self {
+        tallies.lock().attach(user);
+        Self { tallies: tallies.clone(), user }
+    }
+}
+
+impl Drop for TallyGuard {
+    fn drop(&mut self) {
+        self.tallies.lock().detach(self.user);
+    }
+}
+
+impl Live {
+    pub(super) async fn open(
+        broker: &Broker,
+        stream: StreamId,
+        who: UserIdentity,
+        request: FeedRequest,
+        client: Option<Arc<str>>,
+    ) -> Result<(Self, Opening), ByeReason> {
+        let (who, request) = (Arc::new(who), Arc::new(request));
+        let mut attempt = attempt(broker, stream, &who, &request, client.as_ref()).await?;
+        if matches!(attempt, Attempt::UnknownUser) {
+            broker.appear(&who.user).await.map_err(|error| {
+                tracing::warn!(%error, %stream, "a new user could not be written down");
+                ByeReason::Overloaded
+            })?;
+            attempt = self::attempt(broker, stream, &who, &request, client.as_ref()).await?;
+        }
+        let Attempt::Attached(attachment, tally, opening) = attempt else { return Err(ByeReason::Overloaded) };
+        if broker.inner.lifecycle.is_draining() {
+            // The drain may have walked the hub just before this one came.
+            attachment.subscriber().end(ByeReason::Shutdown);
+        }
+        Ok((Self { broker: broker.clone(), who, request, attachment, _tally: tally }, opening))
+    }
+
+    pub(super) fn subscriber(&self) -> &Arc<Subscriber> {
+        self.attachment.subscriber()
+    }
+
+    /// The next page of the backlog; `None` when there is none left.
+    pub(super) async fn replay(&self, backlog: &mut Backlog) -> Option<Result<Vec<SharedFrame>, ByeReason>> {
+        if backlog.last >= backlog.head {
+            return None;
+        }
+        let (who, request) = (self.who.clone(), self.request.clone());
+        let (user, last, head) = (self.subscriber().user, backlog.last, backlog.head);
+        let mut plan = std::mem::take(&mut backlog.plan);
+        let read = self.broker.inner.store.read(move |session| {
+            session.snapshot(|reader| {
+                if plan.is_empty() {
+                    let sight = shown(&reader.sight(user)?, &who, &request.filter);
+                    plan = Plan::gather(reader, &sight, kinds(&request.filter), last, head)?;
+                }
+                let (frames, reached) = plan.page(reader, user, head)?;
+                Ok((frames, plan, reached))
+            })
+        });
+        let page = read.await.map(|(frames, plan, reached)| {
+            backlog.plan = plan;
+            backlog.last = reached;
+            frames
+        });
+        Some(page.map_err(|error| unreadable(self.subscriber().stream, &error)))
+    }
+
+    /// Goes back to the log after the queue overran: a new head, and the counts as of it.
+    pub(super) async fn resync(&self, backlog: &mut Backlog) -> Result<Option<SharedFrame>, ByeReason> {
+        let (who, user) = (self.who.clone(), self.subscriber().user);
+        let read = self.broker.inner.store.read(move |session| {
+            session.snapshot(|reader| {
+                let counts = reader.sight(user)?.counts(|span| may_see(&who, span));
+                Ok((reader.head(), Frame::unread(reader.epoch(), &counts, reader.head())))
+            })
+        });
+        let (head, counts) = read.await.map_err(|error| unreadable(self.subscriber().stream, &error))?;
+        backlog.head = head;
+        backlog.plan = Plan::default();
+        Ok(self.request.filter.wants(EventKind::Unread).then(|| Arc::new(counts)))
+    }
+
+    pub(super) async fn take(&self) -> Taken {
+        std::future::poll_fn(|cx| self.subscriber().poll_take(cx)).await
+    }
+}
+
+/// Attaches and reads in one hop to a reading connection: ten thousand clients that come back at once wait for that
+/// many hops.
+async fn attempt(
+    broker: &Broker,
+    stream: StreamId,
+    who: &Arc<UserIdentity>,
+    request: &Arc<FeedRequest>,
+    client: Option<&Arc<str>>,
+) -> Result<Attempt, ByeReason> {
+    let (inner, who, request, client) = (broker.inner.clone(), who.clone(), request.clone(), client.cloned());
+    let read = broker.inner.store.read(move |session| {
+        let Some(user) = session.snapshot(|reader| reader.user(&who.user))? else { return Ok(Attempt::UnknownUser) };
+        let tally = TallyGuard::attach(&inner.tallies, user);
+        let ticket = match &who.credential {
+            Credential::Ticket(id) => Some(Seat::Ticket(id.clone())),
+            Credential::Bearer | Credential::Cookie => None,
+        };
+        let seats = ticket.into_iter().chain(client.map(|client| Seat::Client(user, client))).collect();
+        let attach = Attach {
+            user,
+            stream,
+            filter: request.filter.clone(),
+            topics: who.topics.clone(),
+            expires: who.expires,
+            seats,
+        };
+        let Ok(attachment) = inner.hub.attach(attach) else { return Ok(Attempt::Full) };
+        join(session, &attachment, &who)?;
+        let greeting = Greeting { heartbeat: inner.config.heartbeat.as_secs(), stream: stream.to_string() };
+        let begin = Begin { who: &who, request: &request, greeting, tallies: &inner.tallies, metrics: &inner.metrics };
+        let opening = session.snapshot(|reader| begin.run(reader, user))?;
+        Ok(Attempt::Attached(attachment, tally, opening))
+    });
+    read.await.map_err(|error| unreadable(stream, &error))
+}
