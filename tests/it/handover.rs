@@ -184,9 +184,9 @@ async fn hello(feed: &mut Feed) -> u64 {
     let item = feed.next().await;
     let Some(FeedItem::Frames(frames)) = &item else { panic!("no `hello` but {item:?}") };
     let text = frames[0].object();
-    let event: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    let event: serde_json::Value = serde_json::from_slice(text).unwrap_or_else(|error| panic!("{error} in {text:?}"));
     let cursor = event["id"].as_str().and_then(|id| tidings::wire::cursor::exact(id.as_bytes()));
-    cursor.unwrap_or_else(|| panic!("no cursor in {text}")).seq.0
+    cursor.unwrap_or_else(|| panic!("no cursor in {text:?}")).seq.0
 }
 
 async fn publish(broker: Broker, mut dice: Dice, progress: Arc<watch::Sender<u64>>) -> Vec<(u64, Audience)> {

@@ -30,3 +30,4 @@ mod publish;
 mod sites;
 mod support;
 mod tickets;
+mod transports;

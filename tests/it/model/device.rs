@@ -54,7 +54,7 @@ struct Event {
 impl Event {
     fn of(frame: &Frame) -> Self {
         let text = frame.object();
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+        serde_json::from_slice(text).unwrap_or_else(|error| panic!("{error} in {text:?}"))
     }
 
     fn text(&self, field: &str) -> &str {
@@ -118,7 +118,7 @@ impl Opened {
                 Ok(Some(FeedItem::Frames(frames))) => {
                     self.waiting.extend(frames.iter().map(|frame| Event::of(frame)));
                 }
-                Ok(Some(FeedItem::Bye(frame))) => self.waiting.push_back(Event::of(&frame)),
+                Ok(Some(FeedItem::Bye(_, frame))) => self.waiting.push_back(Event::of(&frame)),
                 Ok(None) => self.over = true,
                 Err(_) => return,
             }

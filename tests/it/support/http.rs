@@ -230,6 +230,14 @@ impl Connection {
         Ok((length > 0).then_some(chunk))
     }
 
+    /// So many bytes, whatever they are.
+    pub fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        while self.unread.len() < length {
+            self.fill()?;
+        }
+        Ok(self.take(length))
+    }
+
     /// Whether the server closes, with nothing more to say.
     pub fn is_closed(&mut self) -> bool {
         self.unread.is_empty() && self.fill().is_err_and(|e| e.kind() != io::ErrorKind::WouldBlock)

@@ -5,10 +5,12 @@
 
 pub mod cli;
 pub mod http;
+pub mod poll;
 pub mod publisher;
 pub mod server;
 pub mod sse;
 pub mod token;
+pub mod ws;
 
 use std::time::{Duration, Instant};
 
