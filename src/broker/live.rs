@@ -37,7 +37,7 @@ enum Attempt {
     /// The user has not appeared yet.
     UnknownUser,
     Full,
-    Attached(Attachment, TallyGuard, Opening),
+    Attached(Attachment, TallyGuard, Box<Opening>),
 }
 
 struct TallyGuard {
@@ -80,7 +80,7 @@ impl Live {
             // The drain may have walked the hub just before this one came.
             attachment.subscriber().end(ByeReason::Shutdown);
         }
-        Ok((Self { broker: broker.clone(), who, request, attachment, _tally: tally }, opening))
+        Ok((Self { broker: broker.clone(), who, request, attachment, _tally: tally }, *opening))
     }
 
     pub(super) fn subscriber(&self) -> &Arc<Subscriber> {
@@ -164,7 +164,7 @@ async fn attempt(
         let greeting = Greeting { heartbeat: inner.config.heartbeat.as_secs(), stream: stream.to_string() };
         let begin = Begin { who: &who, request: &request, greeting, tallies: &inner.tallies, metrics: &inner.metrics };
         let opening = session.snapshot(|reader| begin.run(reader, user))?;
-        Ok(Attempt::Attached(attachment, tally, opening))
+        Ok(Attempt::Attached(attachment, tally, Box::new(opening)))
     });
     read.await.map_err(|error| unreadable(stream, &error))
 }

@@ -46,6 +46,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tower", &["http"]),
     ("tower_http", &["http"]),
     ("matchit", &["http"]),
+    ("tokio_tungstenite", &["http"]),
+    ("governor", &["http"]),
     ("lettre", &["deliver"]),
     ("lapin", &["intake"]),
     ("clap", &["cli", "main"]),

@@ -47,7 +47,7 @@ impl Transport {
     }
 
     /// Opens a subscriber that gets whatever is published from here on.
-    fn from_here(self, server: &Server, user: &str) -> Reader {
+    fn at_head(self, server: &Server, user: &str) -> Reader {
         let cursor = server.notify(user, "before")["cursor"].as_str().expect("a cursor").to_owned();
         self.resume(server, user, &cursor)
     }
@@ -166,7 +166,7 @@ fn direct_ones_topics_and_everyone_come_in_one_order() {
     for transport in ALL {
         let user = transport.user();
         server.follow("ops", user);
-        let mut reader = transport.from_here(&server, user);
+        let mut reader = transport.at_head(&server, user);
         for to in [json!({ "topic": "ops" }), json!({ "user": user }), json!("everyone"), json!({ "topic": "ops" })] {
             server.publish(&json!({ "to": to, "title": to.to_string() }));
             assert_eq!(reader.durable().title(), to.to_string(), "{transport:?}");
@@ -179,7 +179,7 @@ fn a_mark_comes_as_state_with_the_counts_behind_it() {
     let server = Server::start();
     for transport in ALL {
         let user = transport.user();
-        let mut reader = transport.from_here(&server, user);
+        let mut reader = transport.at_head(&server, user);
         let made = server.notify(user, "t");
         assert_eq!(reader.durable().title(), "t");
         let marked = server.mark(user, &json!({ "as": "read", "ids": [made["id"]] }));
@@ -273,7 +273,7 @@ fn one_who_does_not_read_for_a_while_is_sent_back_to_the_log_and_misses_nothing(
     let server = Server::start();
     for transport in ALL {
         let user = transport.user();
-        let mut reader = transport.from_here(&server, user);
+        let mut reader = transport.at_head(&server, user);
         server.notify(user, "first");
         assert_eq!(reader.durable().title(), "first");
         // More than a queue and the kernel's buffers take.
@@ -304,7 +304,7 @@ fn metric(server: &Server, name: &str) -> u64 {
 fn a_drain_is_told_and_the_cursor_is_good_after_it() {
     for transport in ALL {
         let mut server = Server::start();
-        let mut reader = transport.from_here(&server, "alice");
+        let mut reader = transport.at_head(&server, "alice");
         let cursor = server.notify("alice", "before")["cursor"].as_str().expect("a cursor").to_owned();
         assert_eq!(reader.durable().title(), "before");
         let bye = std::thread::scope(|scope| {
