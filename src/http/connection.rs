@@ -179,7 +179,8 @@ pub async fn linger(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let _ = timeout(LINGER, async {
         io.shutdown().await?;
         let mut dropped = 0;
-        let mut buffer = [0; 4096];
+        // On the heap, since every connection keeps room for its whole future from the beginning.
+        let mut buffer = vec![0; 4096];
         while dropped < LINGER_BYTES {
             match io.read(&mut buffer).await? {
                 0 => break,

@@ -4,6 +4,7 @@
 //! **Invariant**: it always answers. A panic in a handler is counted, logged and told as a 500.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
@@ -40,7 +41,7 @@ impl App {
         let method = request.method().clone();
         let encodings = request.headers().get(ACCEPT_ENCODING).cloned();
         let mut path = "";
-        let handled = contain(self.handle(peer, request, &mut path), self.metrics()).await;
+        let handled = contain(pin!(self.handle(peer, request, &mut path)), self.metrics()).await;
         let mut response =
             handled.unwrap_or_else(|problem| problem::answer(&problem, &config.base_path, self.metrics()));
         finish(response.headers_mut());

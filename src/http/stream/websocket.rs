@@ -135,8 +135,7 @@ impl Session {
     pub async fn run<IO: AsyncRead + AsyncWrite + Unpin>(self, io: IO, read_ahead: bytes::Bytes) {
         let app = self.app.clone();
         let mut socket = WebSocket::open(io, read_ahead, MAX_MESSAGE_BYTES).await;
-        // Boxed: an idle connection keeps the room of its largest moment otherwise.
-        match Box::pin(self.talk(&mut socket)).await {
+        match self.talk(&mut socket).await {
             End::Bye(reason) => socket.close(close_code(reason), reason.as_str()).await,
             End::Refused(reason) => {
                 if socket.send(vec![text(&Frame::bye(reason, retry_ms()))]).await.is_ok() {
