@@ -3,10 +3,11 @@
 // Pages and events come on separate connections, so each entry remembers the position (`asOf`) up to which its state is known.
 // Invariant: an event at or before an entry's `asOf` changes nothing, so a page and the stream may overlap in any way.
 // Invariant: entries stand newest first, each id once.
+// Invariant: `cursor` never lies beyond an entry that is held back, so that a mark `upto` it covers only what was on display.
 // Counts are not kept here: they come absolute from the server and are never derived from what happens to be loaded.
 // It deliberately touches no document, so that it can be tested without a browser.
 
-import { parseCursor } from './feed.js';
+import { parseCursor } from './tidings.js';
 
 const CHANGES = {
   seen: (state, now) => { state.seen_at ??= now; },
@@ -30,19 +31,41 @@ const BRINGS = { all: ['unarchived'], unread: ['unread', 'unarchived'], archived
 
 export class EntryList {
   #entries = new Map();
+  #reached = null;
+  /** Marks that the server has not confirmed yet. */
+  #expected = new Set();
+  /** Where `#reached` stood when the first of those that are held back now came. */
+  #heldFrom = null;
 
   constructor({ tab, category = '' }) {
     this.tab = tab;
     this.category = category;
     /** Opaque: where the next older page begins; null when everything is loaded. */
     this.next = null;
-    /** The newest position this list has taken in: what a person who looks at it has seen. */
-    this.cursor = null;
+  }
+
+  /** The newest position that was taken in. */
+  get reached() {
+    return this.#reached;
+  }
+
+  /** The position that a person who looks at this list has seen. */
+  get cursor() {
+    return this.held > 0 ? this.#heldFrom : this.#reached;
   }
 
   /** What is on display, newest first. */
   get visible() {
-    return [...this.#entries.values()].filter(BELONGS[this.tab]).sort((a, b) => b.seq - a.seq);
+    return this.#belonging.filter((entry) => !entry.held).sort((a, b) => b.seq - a.seq);
+  }
+
+  /** How many entries wait until the person asks for them. */
+  get held() {
+    return this.#belonging.filter((entry) => entry.held).length;
+  }
+
+  get #belonging() {
+    return [...this.#entries.values()].filter(BELONGS[this.tab]);
   }
 
   get size() {
@@ -58,7 +81,7 @@ export class EntryList {
     const asOf = parseCursor(page.cursor)?.seq ?? 0;
     for (const entry of page.entries) this.#put(entry, asOf);
     this.next = page.next ?? null;
-    if (newest) this.cursor = page.cursor;
+    if (newest) this.#reached = page.cursor;
   }
 
   /** Takes in one entry that was asked for by its id. False if it lies beyond the oldest page loaded. */
@@ -70,13 +93,23 @@ export class EntryList {
     return true;
   }
 
-  /** Takes in a `notification`. True if it is one more on display. */
-  addNotification(data, cursor) {
-    this.cursor = cursor;
+  /** Takes in a `notification`; held back, it is not on display before `release`. True if it is one more of this list. */
+  addNotification(data, cursor, { hold = false } = {}) {
+    const before = this.#reached;
+    const first = this.held === 0;
+    this.#reached = cursor;
     if (this.#entries.has(data.id)) return false;
     if (this.category && data.category !== this.category) return false;
     const entry = this.#put(data, parseCursor(cursor)?.seq ?? data.seq);
-    return BELONGS[this.tab](entry);
+    if (!BELONGS[this.tab](entry)) return false;
+    entry.held = hold;
+    if (hold && first) this.#heldFrom = before;
+    return true;
+  }
+
+  /** Puts on display what was held back. */
+  release() {
+    for (const entry of this.#entries.values()) entry.held = false;
   }
 
   /**
@@ -84,7 +117,7 @@ export class EntryList {
    * loaded, or that the whole list must be loaded anew.
    */
   applyState(data, cursor, now) {
-    this.cursor = cursor;
+    this.#reached = cursor;
     const seq = parseCursor(cursor)?.seq ?? Infinity;
     for (const entry of this.#affected(data)) {
       if (seq <= entry.asOf) continue;
@@ -100,35 +133,75 @@ export class EntryList {
     return unsettled;
   }
 
-  /** Shows a change before the server has confirmed it. Answers how to take it back. */
-  expect(id, as, now) {
-    const entry = this.#entries.get(id);
-    if (!entry) return () => {};
-    const before = { state: { ...entry.state }, kept: entry.kept, asOf: entry.asOf };
-    this.#change(entry, { ids: [id], state: as }, now);
-    return () => {
-      if (entry.asOf === before.asOf) Object.assign(entry, before);
+  /**
+   * Shows a mark before the server has confirmed it. Answers how that ends: `settle(cursor)` with the cursor of the server's
+   * answer, or `takeBack()`, which leaves whatever the server has said meanwhile.
+   */
+  expect({ as, ...which }, now) {
+    const change = { ...which, state: as };
+    const expected = { change, now };
+    const kept = this.#affected(which).map((entry) => [entry, entry.kept]);
+    this.#expected.add(expected);
+    for (const [entry] of kept) this.#keep(entry, change);
+    const show = () => this.#affected(which).forEach((entry) => this.#show(entry));
+    show();
+    return {
+      settle: (cursor) => {
+        const seq = parseCursor(cursor)?.seq ?? 0;
+        this.#expected.delete(expected);
+        for (const entry of this.#affected(which)) if (entry.asOf < seq) CHANGES[as](entry.told, now);
+        show();
+      },
+      takeBack: () => {
+        this.#expected.delete(expected);
+        for (const [entry, was] of kept) entry.kept = was;
+        show();
+      },
     };
   }
 
-  #affected({ ids, upto, category }) {
-    if (ids) return ids.map((id) => this.#entries.get(id)).filter(Boolean);
-    const limit = parseCursor(upto)?.seq ?? 0;
-    return [...this.#entries.values()].filter((e) => e.seq <= limit && (!category || e.category === category));
+  #affected(change) {
+    if (change.ids) return change.ids.map((id) => this.#entries.get(id)).filter(Boolean);
+    return [...this.#entries.values()].filter((entry) => affects(change, entry));
   }
 
-  #change(entry, { ids, state }, now) {
-    CHANGES[state]?.(entry.state, now);
-    // In the unread tab one that was just read stays in sight, dimmed, so that nothing jumps away under the pointer;
-    // "mark all" clears the tab.
-    entry.kept = this.tab === 'unread' && state === 'read' ? Boolean(ids) : entry.kept;
+  #change(entry, change, now) {
+    CHANGES[change.state]?.(entry.told, now);
+    this.#keep(entry, change);
+    this.#show(entry);
+  }
+
+  /**
+   * In the unread tab one that was just read stays in sight, dimmed, so that nothing jumps away under the pointer; "mark all"
+   * clears the tab.
+   */
+  #keep(entry, { ids, state }) {
+    if (this.tab === 'unread' && state === 'read') entry.kept = Boolean(ids) && !entry.held;
+  }
+
+  /** What is shown of an entry: what the server told, and what is expected of it. */
+  #show(entry) {
+    entry.state = { ...entry.told };
+    for (const { change, now } of this.#expected) if (affects(change, entry)) CHANGES[change.state](entry.state, now);
   }
 
   #put(data, asOf) {
     const known = this.#entries.get(data.id);
     if (known && known.asOf > asOf) return known;
-    const entry = { ...data, state: { ...NO_STATE, ...data.state }, asOf, kept: known?.kept ?? false };
+    const entry = { ...data, told: { ...NO_STATE, ...data.state }, asOf, kept: known?.kept ?? false, held: known?.held ?? false };
+    this.#show(entry);
     this.#entries.set(entry.id, entry);
     return entry;
   }
+}
+
+/** An entry as the server gave it and with its state, without what a list notes about it. */
+export function bare({ told, asOf, kept, held, ...entry }) {
+  return entry;
+}
+
+/** Whether a change that names ids, or a bound and perhaps a category, reaches the entry. */
+function affects({ ids, upto, category }, entry) {
+  if (ids) return ids.includes(entry.id);
+  return entry.seq <= (parseCursor(upto)?.seq ?? 0) && (!category || entry.category === category);
 }

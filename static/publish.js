@@ -4,8 +4,8 @@
 // so that pressing the button again after a lost answer publishes nothing twice; a change of the fields makes a new one.
 // The rules for fields are the server's alone: this page repeats none of them and shows its answer beside the field.
 
-import { isSignedOut, Problem, request, Unreachable } from './api.js';
 import { showSignIn } from './signin.js';
+import { connect, Problem, Unreachable } from './tidings.js';
 
 const $ = (id) => document.getElementById(id);
 const form = $('form');
@@ -13,6 +13,10 @@ const FIELDS = ['to', 'title', 'body', 'category', 'priority', 'click'];
 /** The control that a field's error belongs to. */
 const control = (field) => $(field === 'to' ? 'name' : field);
 const NAMES = { user: 'Name of the person', topic: 'Name of the topic' };
+
+/** For requests only: this page follows no events. */
+const client = connect({ paused: true });
+const isSignedOut = (error) => error instanceof Problem && error.status === 401;
 
 /** The last submission that is not settled: its exact text and its key. */
 let pending = null;
@@ -45,7 +49,7 @@ async function submit() {
   $('result').replaceChildren();
   busy(true);
   try {
-    const answer = await request('POST', 'v1/notifications', { body: text, headers: { 'Idempotency-Key': pending.key } });
+    const answer = await client.request('POST', 'v1/notifications', { body: text, headers: { 'Idempotency-Key': pending.key } });
     pending = null;
     published(answer);
   } catch (error) {
@@ -129,7 +133,7 @@ function chooseAudience() {
 
 function signedOut() {
   $('publish').hidden = true;
-  showSignIn($('sign-in'), { done: () => {
+  showSignIn($('sign-in'), { client, done: () => {
     $('sign-in').hidden = true;
     $('publish').hidden = false;
     $('title').focus();
@@ -143,4 +147,4 @@ form.addEventListener('submit', (event) => {
 form.addEventListener('change', (event) => event.target.name === 'audience' && chooseAudience());
 
 chooseAudience(); // The browser may have kept the choice over a reload.
-request('GET', 'v1/inbox/counts').catch((error) => isSignedOut(error) && signedOut());
+client.request('GET', 'v1/inbox/counts').catch((error) => isSignedOut(error) && signedOut());

@@ -2,12 +2,12 @@
 //
 // It deliberately has no password field: the application in which Tidings stands signs people in.
 
-import { Problem, request } from './api.js';
+import { Problem } from './tidings.js';
 
 /** The demo's users, or none where this is no demo. */
-export async function demoUsers() {
+export async function demoUsers(client) {
   try {
-    const answer = await request('GET', 'demo/users');
+    const answer = await client.request('GET', 'demo/users');
     return answer?.users ?? [];
   } catch (error) {
     if (error instanceof Problem && error.status === 404) return [];
@@ -16,7 +16,7 @@ export async function demoUsers() {
 }
 
 /** One button per user; `done` is called when one of them is signed in. */
-export function userButtons(users, done) {
+export function userButtons(users, { client, done }) {
   const list = document.createElement('ul');
   list.className = 'users';
   const failure = element('p', 'field-error');
@@ -25,7 +25,7 @@ export function userButtons(users, done) {
     const button = element('button', 'user');
     button.type = 'button';
     button.dataset.user = id;
-    const avatar = element('span', 'entry-avatar', [...(name || id)][0].toUpperCase());
+    const avatar = element('span', 'avatar', [...(name || id)][0].toUpperCase());
     avatar.setAttribute('aria-hidden', 'true');
     const words = element('span', 'user-words');
     words.append(element('span', 'visually-hidden', 'Sign in as '), element('strong', '', name || id));
@@ -34,7 +34,7 @@ export function userButtons(users, done) {
       failure.textContent = '';
       button.setAttribute('aria-busy', 'true');
       try {
-        await request('POST', 'demo/session', { body: { user: id } });
+        await client.request('POST', 'demo/session', { body: { user: id } });
         done(id);
       } catch (error) {
         failure.textContent = error.message;
@@ -52,7 +52,7 @@ export function userButtons(users, done) {
 }
 
 /** Fills `place` with the calm explanation and shows it. */
-export async function showSignIn(place, { why, done }) {
+export async function showSignIn(place, { client, why, done }) {
   const title = element('h1', '', 'You are not signed in');
   title.id = 'sign-in-title';
   const reason = why === 'expired' ? 'Your session has ended. ' : '';
@@ -61,9 +61,9 @@ export async function showSignIn(place, { why, done }) {
     element('p', '', `${reason}Notifications are shown to those whom your application has signed in. Sign in there, then come back to this page.`),
   );
   place.hidden = false;
-  const users = await demoUsers().catch(() => []);
+  const users = await demoUsers(client).catch(() => []);
   if (!users.length || place.hidden) return;
-  place.append(element('p', 'lead', 'This server runs as a demo, so one click does it:'), userButtons(users, done));
+  place.append(element('p', 'lead', 'This server runs as a demo, so one click does it:'), userButtons(users, { client, done }));
 }
 
 function element(name, className, text = '') {

@@ -41,6 +41,8 @@ fn content_type(name: &str) -> HeaderValue {
         "html" => "text/html; charset=utf-8",
         "css" => "text/css; charset=utf-8",
         "js" => "text/javascript; charset=utf-8",
+        // Types, for editors and people; no browser loads them. By its suffix alone it would be taken for a film.
+        "ts" => "text/plain; charset=utf-8",
         "json" => "application/json",
         "yaml" => "application/yaml",
         "svg" => "image/svg+xml",

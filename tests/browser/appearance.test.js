@@ -6,7 +6,8 @@ import { mkdir } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { badge, entry, launch, live, openProfile, signIn } from './browser.js';
+import { archiveButton, badge, entry, launch, live, openProfile, readButton, signIn } from './browser.js';
+import { startApplication, tokenFor } from './embedding.js';
 import { Server } from './server.js';
 
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
@@ -29,7 +30,12 @@ const SAMPLES = [
 
 async function inspect(page, name, scheme, { width }) {
   const place = `${name}, ${scheme}, ${width} px`;
-  await page.evaluate(() => Promise.allSettled(document.getAnimations().filter((a) => a.effect.getTiming().iterations === 1).map((a) => a.finished)));
+  await page.mouse.move(0, 0);
+  await page.evaluate(() => {
+    const roots = (root) => [root, ...[...root.querySelectorAll('*')].filter((e) => e.shadowRoot).flatMap((e) => roots(e.shadowRoot))];
+    const animations = roots(document).flatMap((root) => root.getAnimations());
+    return Promise.allSettled(animations.filter((a) => a.effect.getTiming().iterations === 1).map((a) => a.finished));
+  });
   const { violations } = await page.evaluate(() => globalThis.axe.run(document));
   const findings = violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(' ')}`);
   assert.deepEqual(findings, [], `axe on ${place}`);
@@ -70,11 +76,11 @@ for (const scheme of ['light', 'dark']) {
 
       const page = await signIn(profile, server);
       await badge(page, String(SAMPLES.length));
-      await entry(page, SAMPLES[0].title).locator('[data-part="read"]').click();
-      await entry(page, SAMPLES[1].title).locator('[data-part="read"]').click();
+      await readButton(page, SAMPLES[0].title).click();
+      await readButton(page, SAMPLES[1].title).click();
       await badge(page, String(SAMPLES.length - 2));
       await look(page, 'inbox');
-      await entry(page, SAMPLES[2].title).locator('[data-part="archive"]').click();
+      await archiveButton(page, SAMPLES[2].title).click();
       await page.locator('#toast-action').waitFor();
       await look(page, 'undo');
       await page.locator('#toast-action').click();
@@ -108,6 +114,40 @@ for (const scheme of ['light', 'dark']) {
   }
 }
 
+const LIBRARY = `<header><h1>My library</h1><tidings-bell></tidings-bell></header>
+<main><h2>Books on loan</h2><p>Two of them are due on Monday.</p></main>`;
+
+for (const scheme of ['light', 'dark']) {
+  for (const viewport of SIZES) {
+    test(`an embedding page with an open bell is sound in ${scheme} at ${viewport.width} px`, async (t) => {
+      const { app, server } = await startApplication(t);
+      for (const sample of SAMPLES) await server.publish(sample);
+      app.show(LIBRARY, { token: await tokenFor(server, 'alice') });
+      const profile = await openProfile(t, browser, { colorScheme: scheme, viewport });
+      await profile.addInitScript({ path: AXE });
+      const page = await profile.newPage();
+      await page.goto(app.page);
+      const badge = page.locator('tidings-bell [part~="badge"]');
+      await badge.waitFor();
+      await inspect(page, 'bell-closed', scheme, viewport);
+      await page.locator('tidings-bell [part~="button"]').first().click();
+      await entry(page, SAMPLES[0].title).waitFor();
+      await badge.waitFor({ state: 'hidden' });
+      await readButton(page, SAMPLES.at(-1).title).click();
+      await page.locator('article[data-unread="false"]').waitFor();
+      await server.publish({ title: 'The reading room closes at six today', sender: 'Front desk' });
+      await entry(page, 'The reading room closes at six today').waitFor();
+      const inside = await page.locator('tidings-bell [part~="panel"]').first().evaluate((e) => {
+        const { left, top, right, bottom } = e.getBoundingClientRect();
+        return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight;
+      });
+      assert.ok(inside, 'the panel stands within the window');
+      await inspect(page, 'bell', scheme, viewport);
+      assert.deepEqual(profile.complaints, []);
+    });
+  }
+}
+
 test('the pages come with the strict policy that the other tests hold them to', async (t) => {
   const server = await Server.start(t);
   for (const path of ['', 'publish', 'demo']) {
@@ -120,6 +160,22 @@ test('the pages come with the strict policy that the other tests hold them to', 
     }
     assert.doesNotMatch(policy, /unsafe/);
   }
+});
+
+test('the bell works without motion and in forced colours', async (t) => {
+  const { app, server } = await startApplication(t);
+  app.show(LIBRARY, { token: await tokenFor(server, 'alice') });
+  const profile = await openProfile(t, browser, { reducedMotion: 'reduce', forcedColors: 'active' });
+  const page = await profile.newPage();
+  await page.goto(app.page);
+  await page.locator('tidings-bell [part~="button"]').first().click();
+  await page.locator('#empty').waitFor();
+  await server.publish({ title: 'Calm' });
+  await entry(page, 'Calm').waitFor();
+  assert.notEqual(await entry(page, 'Calm').evaluate((e) => getComputedStyle(e, '::before').backgroundColor), 'rgba(0, 0, 0, 0)');
+  assert.ok(await entry(page, 'Calm').evaluate((e) => parseFloat(getComputedStyle(e).animationDuration) < 0.01));
+  assert.equal(await page.locator('tidings-bell [part~="panel"]').first().evaluate((e) => getComputedStyle(e).borderTopWidth), '2px');
+  assert.deepEqual(profile.complaints, []);
 });
 
 test('the pages work without motion and in forced colours', async (t) => {

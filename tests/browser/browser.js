@@ -2,6 +2,7 @@
 
 import { execFileSync } from 'node:child_process';
 import { chromium } from 'playwright-core';
+import { serveWorkingCopies, serveWorkingPages } from './client-static.js';
 
 const ARGUMENTS = [
   '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
@@ -19,6 +20,8 @@ export const launch = () => chromium.launch({ executablePath: executable(), args
 export async function openProfile(t, browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
   t.after(() => context.close());
+  await serveWorkingCopies(context);
+  await serveWorkingPages(context);
   const complaints = [];
   await context.addInitScript(() => {
     addEventListener('securitypolicyviolation', (e) => console.error(`policy: ${e.violatedDirective} ${e.blockedURI}`));
@@ -45,10 +48,19 @@ export async function openInbox(profile, server) {
 }
 
 export const live = (page) => page.locator('#connection[data-state="live"]').waitFor();
-export const badge = (page, text) => page.locator('#badge', { hasText: new RegExp(`^${text.replace('+', '\\+')}$`) }).waitFor();
+export const badge = (page, text) => page.locator('#badge [part="number"]', { hasText: new RegExp(`^${text.replace('+', '\\+')}$`) }).waitFor();
 export const noBadge = (page) => page.locator('#badge').waitFor({ state: 'hidden' });
 export const entry = (page, title) => page.locator('article', { has: page.getByRole('heading', { name: title, exact: true }) });
-export const titles = (page) => page.locator('article h2').allTextContents();
+export const titles = (page) => page.locator('article [part~="title"]').allTextContents();
+export const readButton = (page, title) => entry(page, title).locator('[part~="read"]');
+export const archiveButton = (page, title) => entry(page, title).locator('[part~="archive"]');
+
+/** What `look` says about the focused element, which may stand in shadow roots. */
+export const atFocus = (page, look, argument) => page.evaluate(`(() => {
+  let focused = document.activeElement;
+  while (focused?.shadowRoot?.activeElement) focused = focused.shadowRoot.activeElement;
+  return (${look})(focused, ${JSON.stringify(argument ?? null)});
+})()`);
 
 /** Leaves a mark that only a reload could remove. */
 export const brand = (page) => page.evaluate(() => { window.neverReloaded = true; });

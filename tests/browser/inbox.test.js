@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { badge, brand, entry, isBranded, launch, live, noBadge, openInbox, openProfile, signIn, titles } from './browser.js';
+import { archiveButton, atFocus, badge, brand, entry, isBranded, launch, live, noBadge, openInbox, openProfile, readButton, signIn, titles } from './browser.js';
 import { Server } from './server.js';
 
 let browser;
@@ -34,7 +34,7 @@ test('the badge goes from 9 to 10 on a submit in another tab and back to 9 on re
   await badge(reading, '10');
   assert.match(await watching.title(), /^\(10\) /);
 
-  await entry(reading, 'The tenth').locator('[data-part="read"]').click();
+  await readButton(reading, 'The tenth').click();
   await badge(reading, '9');
   await badge(watching, '9');
   await watching.locator('article[data-unread="false"]', { hasText: 'The tenth' }).waitFor();
@@ -102,7 +102,8 @@ for (const reason of ['expired', 'revoked']) {
     const server = await Server.start(t);
     await server.publish({ title: 'Private' });
     const profile = await openProfile(t, browser);
-    await signIn(profile, server);
+    const door = await signIn(profile, server);
+    await door.close(); // The next page must have a connection of its own.
     const hello = { user: 'alice', cursor: 'x.0', head: 'x.0', recovered: true, missed: 0, counts: { unread: 1, unseen: 1, by_category: {} }, heartbeat: 15, stream: 's' };
     const frames = `retry: 2000\nid: x.0\nevent: hello\ndata: ${JSON.stringify(hello)}\n\nevent: bye\ndata: ${JSON.stringify({ reason, reconnect: false })}\n\n`;
     await profile.route('**/v1/stream?**', (route) => route.fulfill({ contentType: 'text/event-stream', body: frames }));
@@ -110,7 +111,7 @@ for (const reason of ['expired', 'revoked']) {
     const page = await profile.newPage();
     await page.goto(server.page());
     await page.getByRole('heading', { name: 'You are not signed in' }).waitFor();
-    assert.equal(await page.getByText('Your session has ended').count(), reason === 'expired' ? 1 : 0);
+    assert.equal(await page.locator('#sign-in').getByText('Your session has ended').count(), reason === 'expired' ? 1 : 0);
     assert.equal(await page.locator('article').count(), 0);
     assert.equal(await page.title(), 'Inbox · Tidings');
     assert.equal(await page.locator('#badge').isVisible(), false);
@@ -143,7 +144,7 @@ test('marks, archive, undo and mark all reach the other tab', async (t) => {
   await badge(acting, '4');
   await badge(watching, '4');
 
-  await entry(acting, 'Note 2').locator('[data-part="archive"]').click();
+  await archiveButton(acting, 'Note 2').click();
   await entry(watching, 'Note 2').waitFor({ state: 'detached' });
   await badge(watching, '3');
   await acting.locator('#toast-action').click();
@@ -158,7 +159,7 @@ test('marks, archive, undo and mark all reach the other tab', async (t) => {
   await watching.locator('#empty').waitFor();
   await noBadge(acting);
 
-  await entry(acting, 'Note 3').locator('[data-part="read"]').click();
+  await readButton(acting, 'Note 3').click();
   await badge(watching, '1');
   await entry(watching, 'Note 3').waitFor();
   assert.deepEqual(await titles(watching), ['Note 3']);
@@ -188,8 +189,9 @@ test('older entries are loaded page by page, each once, and the badge ends at 99
   const page = await signIn(profile, server);
   await badge(page, '99+');
   await page.waitForFunction(() => {
-    document.querySelector('article:last-of-type').scrollIntoView();
-    return document.querySelectorAll('article').length >= 105;
+    const articles = document.querySelector('tidings-inbox').shadowRoot.querySelectorAll('article');
+    [...articles].at(-1).scrollIntoView();
+    return articles.length >= 105;
   });
   assert.deepEqual(await titles(page), Array.from({ length: 105 }, (_, i) => `Note ${105 - i}`));
   assert.equal(await page.locator('article').last().getAttribute('aria-posinset'), '105');
@@ -217,6 +219,22 @@ test('somebody who is not signed in is told so and can come in without a reload'
   assert.equal(await entry(page, 'For Bob').count(), 0);
 });
 
+test('when the cookie has become another person\'s, the page is theirs and shows nothing of the first', async (t) => {
+  const server = await Server.start(t);
+  await server.publish({ title: 'For Alice' });
+  await server.publish({ to: { user: 'bob' }, title: 'For Bob' });
+  const profile = await openProfile(t, browser);
+  const page = await signIn(profile, server);
+  await entry(page, 'For Alice').waitFor();
+  const other = await signIn(profile, server, 'bob');
+  await entry(other, 'For Bob').waitFor();
+  await page.evaluate(() => document.querySelector('tidings-inbox').client.reconnect());
+  await page.locator('#who', { hasText: 'bob' }).waitFor();
+  await entry(page, 'For Bob').waitFor();
+  assert.deepEqual(await titles(page), ['For Bob']);
+  await badge(page, '1');
+});
+
 test('everything can be done from the keyboard', async (t) => {
   const server = await Server.start(t);
   const page = await signIn(await openProfile(t, browser), server);
@@ -225,11 +243,11 @@ test('everything can be done from the keyboard', async (t) => {
   const tabTo = async (selector) => {
     for (let steps = 0; steps < 40; steps += 1) {
       await page.keyboard.press('Tab');
-      if (await page.evaluate((wanted) => document.activeElement.matches(wanted), selector)) return;
+      if (await atFocus(page, (element, wanted) => element.matches(wanted), selector)) return;
     }
     assert.fail(`the Tab key does not reach ${selector}`);
   };
-  const focusedTitle = () => page.evaluate(() => document.activeElement.closest('article')?.querySelector('h2').textContent);
+  const focusedTitle = () => atFocus(page, (element) => element.closest('article')?.querySelector('h2').textContent);
 
   await tabTo('article');
   assert.equal(await focusedTitle(), 'Note 3');
@@ -239,17 +257,17 @@ test('everything can be done from the keyboard', async (t) => {
   await page.keyboard.press('PageUp');
   assert.equal(await focusedTitle(), 'Note 2');
 
-  await tabTo('[data-part="read"]');
+  await tabTo('[part~="read"]');
   await page.keyboard.press('Enter');
   await badge(page, '2');
   assert.equal(await focusedTitle(), 'Note 2');
-  await tabTo('[data-part="archive"]');
+  await tabTo('[part~="archive"]');
   await page.keyboard.press('Enter');
   await entry(page, 'Note 2').waitFor({ state: 'detached' });
   assert.equal(await focusedTitle(), 'Note 1', 'the focus goes on to the next entry');
 
   await page.keyboard.press('Control+Home');
-  assert.equal(await page.evaluate(() => document.activeElement.id), 'mark-all');
+  assert.equal(await atFocus(page, (element) => element.id), 'mark-all');
   await page.locator('#tab-all').focus();
   await page.keyboard.press('ArrowRight');
   await page.locator('#tab-unread[aria-selected="true"]').waitFor();

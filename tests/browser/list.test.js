@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { safeLink } from '../../static/entry.js';
-import { isCovered, parseCursor } from '../../static/feed.js';
 import { EntryList } from '../../static/list.js';
+import { isCovered, parseCursor } from '../../static/tidings.js';
 
 const NOW = '2026-01-01T00:00:00Z';
 const at = (seq) => `e1.${seq}`;
@@ -63,12 +63,65 @@ test('an entry beyond the oldest page waits for its page', () => {
 
 test('a change that was shown early is taken back unless the server has spoken meanwhile', () => {
   const list = listOf('all', [notification(1)], at(1));
-  list.expect('n1', 'archived', NOW)();
+  list.expect({ as: 'archived', ids: ['n1'] }, NOW).takeBack();
   assert.deepEqual(ids(list), ['n1']);
-  const takeBack = list.expect('n1', 'archived', NOW);
+  const { takeBack } = list.expect({ as: 'archived', ids: ['n1'] }, NOW);
   list.applyState({ ids: ['n1'], state: 'archived' }, at(2), NOW);
   takeBack();
   assert.deepEqual(ids(list), []);
+});
+
+test('a mark of many that was shown early is taken back, and what was archived or read before stays so', () => {
+  const list = listOf('all', [notification(3), notification(2, { state: read }), notification(1)], at(3));
+  const isRead = () => list.visible.map((entry) => Boolean(entry.state.read_at));
+  const { takeBack } = list.expect({ as: 'read', upto: at(2) }, NOW);
+  assert.deepEqual(isRead(), [false, true, true]);
+  takeBack();
+  assert.deepEqual(isRead(), [false, true, false]);
+});
+
+test('what the server says of something else meanwhile neither keeps nor undoes a mark that was shown early', () => {
+  const list = listOf('all', [notification(2), notification(1)], at(2));
+  const { takeBack } = list.expect({ as: 'read', upto: at(2) }, NOW);
+  list.applyState({ upto: at(2), state: 'seen' }, at(3), NOW);
+  assert.deepEqual(list.visible.map((entry) => entry.state.read_at), [NOW, NOW]);
+  takeBack();
+  assert.deepEqual(list.visible.map((entry) => [entry.state.seen_at, entry.state.read_at]), [[NOW, null], [NOW, null]]);
+});
+
+test('a mark that is settled stays, until a later word of the server', () => {
+  const list = listOf('all', [notification(1)], at(2));
+  const readAt = () => list.find('n1').state.read_at;
+  list.expect({ as: 'read', ids: ['n1'] }, NOW).settle(at(4));
+  assert.equal(readAt(), NOW);
+  list.applyState({ ids: ['n1'], state: 'unread' }, at(5), NOW);
+  assert.equal(readAt(), null);
+  // The answer may come after the events that followed the mark.
+  const late = list.expect({ as: 'read', ids: ['n1'] }, NOW);
+  list.applyState({ ids: ['n1'], state: 'read' }, at(6), NOW);
+  list.applyState({ ids: ['n1'], state: 'unread' }, at(7), NOW);
+  late.settle(at(6));
+  assert.equal(readAt(), null);
+});
+
+test('what is held back is not on display, and a mark up to the display does not reach it', () => {
+  const list = listOf('all', [notification(1)], at(4));
+  assert.equal(list.addNotification(notification(5), at(5), { hold: true }), true);
+  list.addNotification(notification(6), at(6), { hold: true });
+  list.applyState({ ids: ['n1'], state: 'read' }, at(7), NOW);
+  assert.deepEqual([ids(list), list.held, list.cursor, list.reached], [['n1'], 2, at(4), at(7)]);
+  list.release();
+  assert.deepEqual([ids(list), list.held, list.cursor], [['n6', 'n5', 'n1'], 0, at(7)]);
+});
+
+test('what was held back and died, or left the tab, is not waited for', () => {
+  const list = listOf('unread', [], at(1));
+  for (const seq of [2, 3, 4]) list.addNotification(notification(seq), at(seq), { hold: true });
+  list.applyState({ ids: ['n2'], state: 'retracted' }, at(5), NOW);
+  list.applyState({ ids: ['n3'], state: 'read' }, at(6), NOW);
+  assert.deepEqual([list.held, list.cursor], [1, at(1)]);
+  list.applyState({ ids: ['n4'], state: 'archived' }, at(7), NOW);
+  assert.deepEqual([list.held, list.cursor], [0, at(7)]);
 });
 
 test('the dead leave the list', () => {
