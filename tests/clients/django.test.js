@@ -1,0 +1,176 @@
+// The Django project of docs/clients/django.md, made from the page in an empty folder and used as a person does: sign in,
+// look at the page, lend a book, hear of it. Plain HTTP; what the bell itself does in a browser is tests/browser's.
+
+import assert from 'node:assert/strict';
+import { appendFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { before, test } from 'node:test';
+import { Server } from '../browser/server.js';
+import { python } from './interpreters.js';
+import { block, extract } from './page.js';
+import { freePort } from './port.js';
+import { DEADLINE_MS, Workshop, eventually } from './program.js';
+
+const PAGE = 'clients/django.md';
+const FILES = [
+  'library/tidings.py', 'library/urls.py', 'library/token.py', 'loans/models.py', 'loans/views.py',
+  'loans/templates/home.html', 'loans/templates/registration/login.html',
+];
+const PERSON = { username: 'alice', password: 'correct horse' };
+
+before(python);
+
+/** The project, with its database and the person, as the page says to make it. */
+async function create(t, server) {
+  const workshop = await Workshop.open(t);
+  const env = {
+    PATH: `${dirname(await python())}:${process.env.PATH}`,
+    TIDINGS_URL: server.url,
+    TIDINGS_KEY: server.key,
+    DJANGO_SUPERUSER_USERNAME: PERSON.username,
+    DJANGO_SUPERUSER_PASSWORD: PERSON.password,
+  };
+  const script = async (name) => workshop.run(['sh', await extract(PAGE, name, workshop.path)], env);
+  await script('create.sh');
+  await appendFile(join(workshop.path, 'library/settings.py'), await block(PAGE, 'settings-end.py'));
+  for (const name of FILES) await extract(PAGE, name, workshop.path);
+  await script('prepare.sh');
+  return { workshop, env };
+}
+
+/** Runs the project's own server and returns its address. */
+async function serve({ workshop, env }) {
+  const port = await freePort();
+  workshop.start(['python', 'manage.py', 'runserver', '--noreload', `127.0.0.1:${port}`], env);
+  const url = `http://127.0.0.1:${port}`;
+  await eventually(() => fetch(`${url}/accounts/login/`).then(({ ok }) => ok, () => false), 'Django answers');
+  return url;
+}
+
+/** A person at a browser without scripts: keeps cookies, follows redirects, fills in forms. */
+class Visitor {
+  #url;
+  #cookies = new Map();
+
+  constructor(url) {
+    this.#url = url;
+  }
+
+  async get(path) {
+    return this.#follow(await this.#ask(path, {}));
+  }
+
+  async post(path, fields) {
+    const body = new URLSearchParams({ ...fields, csrfmiddlewaretoken: this.#cookies.get('csrftoken') });
+    return this.#follow(await this.#ask(path, { method: 'POST', body }));
+  }
+
+  async #follow(response) {
+    const target = response.headers.get('location');
+    return target === null ? response : this.get(target);
+  }
+
+  async #ask(path, options) {
+    const cookie = [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
+    const response = await fetch(new URL(path, this.#url), { ...options, headers: { Cookie: cookie }, redirect: 'manual' });
+    for (const line of response.headers.getSetCookie()) {
+      const [, name, value] = /^([^=]+)=([^;]*)/.exec(line);
+      this.#cookies.set(name, value);
+    }
+    return response;
+  }
+}
+
+async function signIn(url) {
+  const visitor = new Visitor(url);
+  await visitor.get('/');
+  const home = await visitor.post('/accounts/login/?next=/', PERSON);
+  assert.equal(home.status, 200);
+  const page = await home.text();
+  assert.match(page, /Sign alice out/);
+  return { visitor, page };
+}
+
+/** The stream of a ticket: its text so far, which can be waited for. */
+async function openStream(t, server, ticket) {
+  const leave = new AbortController();
+  t.after(() => leave.abort());
+  const response = await fetch(`${server.url}/v1/stream?ticket=${ticket}`, { signal: leave.signal, headers: { Accept: 'text/event-stream' } });
+  assert.equal(response.status, 200);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  return {
+    async shows(part) {
+      const late = setTimeout(() => leave.abort(new Error(`in time there was no ${part} in: ${text}`)), DEADLINE_MS);
+      while (!text.includes(part)) {
+        const { value, done } = await reader.read();
+        assert.ok(!done, `the stream ended without ${part}: ${text}`);
+        text += value;
+      }
+      clearTimeout(late);
+      return text;
+    },
+  };
+}
+
+const badge = (page) => Number(/<span id="first-badge">(\d+)<\/span>/.exec(page)[1]);
+const ticketOf = (page) => /<tidings-bell [^>]*ticket="([^"]+)"/.exec(page)[1];
+
+test('the Django project rings the bell of the person who signed in', async (t) => {
+  const server = await Server.start(t);
+  const project = await create(t, server);
+  const url = await serve(project);
+  const { visitor, page } = await signIn(url);
+
+  assert.ok(page.includes(`<script type="module" src="${server.url}/static/tidings-elements.js">`));
+  assert.equal(badge(page), 0);
+  const stream = await openStream(t, server, ticketOf(page));
+  await stream.shows('event: hello\n');
+
+  const lent = await (await visitor.post('/lend/', { book: '红楼梦' })).text();
+  await stream.shows('"title":"Lent to you","body":"红楼梦"');
+  assert.equal(badge(lent), 1, 'the next page has the badge from the start');
+  assert.notEqual(ticketOf(lent), ticketOf(page), 'each page has a ticket of its own');
+
+  for (const book of ['水浒传', '西游记']) await visitor.post('/lend/', { book });
+  const refused = await visitor.post('/lend/', { book: 'one too many' });
+  assert.equal(refused.status, 403);
+  await server.publish({ to: { user: 'user-1' }, title: 'After that' });
+  const seen = await stream.shows('After that');
+  assert.ok(seen.includes('西游记'));
+  assert.ok(!seen.includes('one too many'), 'what was rolled back is told to nobody');
+
+  const again = await visitor.post('/ticket/', {});
+  assert.equal(again.status, 201);
+  await (await openStream(t, server, (await again.json()).ticket)).shows('"user":"user-1"');
+});
+
+test('the Django project works without Tidings, and only its bell is quiet', async (t) => {
+  const server = await Server.start(t);
+  const project = await create(t, server);
+  const url = await serve(project);
+  await server.stop('SIGTERM');
+  const { visitor, page } = await signIn(url);
+  assert.equal(badge(page), 0);
+  const lent = await visitor.post('/lend/', { book: '红楼梦' });
+  assert.equal(lent.status, 200);
+  assert.match(await lent.text(), /<li>红楼梦<\/li>/);
+  assert.equal((await visitor.post('/ticket/', {})).status, 503);
+});
+
+test('a token that library/token.py signs marks entries as read', async (t) => {
+  const server = await Server.start(t);
+  const workshop = await Workshop.open(t);
+  await extract(PAGE, 'library/token.py', workshop.path);
+  const secret = join(server.data, 'token.key');
+  const program = 'import sys, pathlib; from library.token import token; print(token(sys.argv[1], pathlib.Path(sys.argv[2]).read_bytes().rstrip(b"\\r\\n")))';
+  const token = await workshop.run([await python(), '-c', program, 'user-1', secret], { PYTHONPATH: workshop.path });
+  const { id } = await server.publish({ to: { user: 'user-1' }, title: 'Lent to you' });
+  const response = await fetch(server.page('v1/inbox/mark'), {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' },
+    body: JSON.stringify({ as: 'read', ids: [id] }),
+  });
+  assert.equal(response.status, 200, await response.clone().text());
+  assert.equal((await response.json()).counts.unread, 0);
+});
