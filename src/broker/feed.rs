@@ -12,7 +12,7 @@ use tokio_stream::Stream;
 use uuid::Uuid;
 
 use super::expiry::{Expiry, ExpiryEvent};
-use super::live::Live;
+use super::live::{Live, Stay};
 use super::opening::Opening;
 use super::{Broker, BrokerError, Inner};
 use crate::hub::Filter;
@@ -123,7 +123,7 @@ fn events(
     request: FeedRequest,
 ) -> impl Stream<Item = FeedItem> + Send {
     async_stream::stream! {
-        let (live, opening) = match Live::open(&broker, id, who, request, None).await {
+        let (live, opening) = match Live::open(&broker, id, who, request, Stay::Stream).await {
             Ok(opened) => opened,
             Err(reason) => {
                 yield FeedItem::Bye(reason, bye(&broker.inner, reason));

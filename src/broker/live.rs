@@ -23,6 +23,30 @@ fn unreadable(stream: StreamId, error: &StoreError) -> ByeReason {
     ByeReason::Overloaded
 }
 
+/// How long a subscriber means to stay, and so which seats it takes.
+#[derive(Clone)]
+pub(super) enum Stay {
+    Stream,
+    /// A long poll, of a client that may have named itself.
+    Poll(Option<Arc<str>>),
+    /// A plain catch-up: it is over at once, and ends nobody's stream.
+    Glance,
+}
+
+impl Stay {
+    fn seats(self, user: UserKey, credential: &Credential) -> Vec<Seat> {
+        let ticket = match credential {
+            Credential::Ticket(id) => Some(Seat::Ticket(id.clone())),
+            Credential::Bearer | Credential::Cookie => None,
+        };
+        match self {
+            Self::Stream | Self::Poll(None) => ticket.into_iter().collect(),
+            Self::Poll(Some(client)) => ticket.into_iter().chain([Seat::Client(user, client)]).collect(),
+            Self::Glance => Vec::new(),
+        }
+    }
+}
+
 /// A subscriber that is attached: to the hub, and to the tallies that its counts are made of.
 pub(super) struct Live {
     broker: Broker,
@@ -64,16 +88,16 @@ impl Live {
         stream: StreamId,
         who: UserIdentity,
         request: FeedRequest,
-        client: Option<Arc<str>>,
+        stay: Stay,
     ) -> Result<(Self, Opening), ByeReason> {
         let (who, request) = (Arc::new(who), Arc::new(request));
-        let mut attempt = attempt(broker, stream, &who, &request, client.as_ref()).await?;
+        let mut attempt = attempt(broker, stream, &who, &request, &stay).await?;
         if matches!(attempt, Attempt::UnknownUser) {
             broker.appear(&who.user).await.map_err(|error| {
                 tracing::warn!(%error, %stream, "a new user could not be written down");
                 ByeReason::Overloaded
             })?;
-            attempt = self::attempt(broker, stream, &who, &request, client.as_ref()).await?;
+            attempt = self::attempt(broker, stream, &who, &request, &stay).await?;
         }
         let Attempt::Attached(attachment, tally, opening) = attempt else { return Err(ByeReason::Overloaded) };
         if broker.inner.lifecycle.is_draining() {
@@ -140,17 +164,13 @@ async fn attempt(
     stream: StreamId,
     who: &Arc<UserIdentity>,
     request: &Arc<FeedRequest>,
-    client: Option<&Arc<str>>,
+    stay: &Stay,
 ) -> Result<Attempt, ByeReason> {
-    let (inner, who, request, client) = (broker.inner.clone(), who.clone(), request.clone(), client.cloned());
+    let (inner, who, request, stay) = (broker.inner.clone(), who.clone(), request.clone(), stay.clone());
     let read = broker.inner.store.read(move |session| {
         let Some(user) = session.snapshot(|reader| reader.user(&who.user))? else { return Ok(Attempt::UnknownUser) };
         let tally = TallyGuard::attach(&inner.tallies, user);
-        let ticket = match &who.credential {
-            Credential::Ticket(id) => Some(Seat::Ticket(id.clone())),
-            Credential::Bearer | Credential::Cookie => None,
-        };
-        let seats = ticket.into_iter().chain(client.map(|client| Seat::Client(user, client))).collect();
+        let seats = stay.seats(user, &who.credential);
         let attach = Attach {
             user,
             stream,

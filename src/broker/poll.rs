@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Broker;
 use super::expiry::{Expiry, ExpiryEvent};
 use super::feed::{FeedRequest, MAX_SNAPSHOT, bye};
-use super::live::Live;
+use super::live::{Live, Stay};
 use super::opening::{Backlog, Opening};
 use crate::hub::Taken;
 use crate::model::{Counts, Cursor, Seq, StreamId, UserIdentity};
@@ -37,7 +37,7 @@ pub struct PollRequest {
     pub wait: Duration,
     /// Durable events of the answer: 1 to [`MAX_POLL_EVENTS`].
     pub limit: usize,
-    /// Names the client: its newer poll ends its older one.
+    /// Names the client: its newer poll that waits ends its older one.
     pub client: Option<Arc<str>>,
 }
 
@@ -52,7 +52,8 @@ impl Broker {
         let feed = FeedRequest { snapshot: feed.snapshot.min(MAX_SNAPSHOT), ..feed };
         let deadline = Instant::now() + wait;
         let (wants_counts, stream) = (feed.filter.wants(EventKind::Unread), StreamId(Uuid::now_v7().as_u128()));
-        let (live, opening) = Live::open(self, stream, who.clone(), feed, client).await?;
+        let stay = if wait.is_zero() { Stay::Glance } else { Stay::Poll(client) };
+        let (live, opening) = Live::open(self, stream, who.clone(), feed, stay).await?;
         let Opening { hello, first, backlog, counts_moved } = opening;
 
         let page = Page::new(limit.clamp(1, MAX_POLL_EVENTS), hello.cursor.seq);

@@ -399,3 +399,17 @@ fn a_client_that_changes_its_transport_all_the_time_gets_everything_once() {
         assert!(changes > 20, "{changes}");
     });
 }
+
+#[test]
+fn a_plain_catch_up_ends_nobody() {
+    let server = Server::start();
+    server.notify("alice", "t");
+    let ticket = server.ticket("alice");
+    let ask = Ask::get(&format!("/v1/stream?ticket={ticket}&cursor=now"));
+    let mut stream = Sse::open(server.place(), ask);
+    stream.expect("hello");
+    let glance = server.send(&Ask::get(&format!("/v1/poll?wait=0&client=c&ticket={ticket}"))).expect(200).json();
+    assert_eq!(glance["events"][1]["data"]["title"], "t");
+    server.notify("alice", "still there");
+    assert_eq!(stream.until("notification").title(), "still there");
+}
