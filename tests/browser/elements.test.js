@@ -451,27 +451,23 @@ test('loading, failure and emptiness are each said, and a second try helps', asy
   const { app, server } = await startApplication(t);
   app.show(INBOX, { token: await tokenFor(server, 'alice') });
   const tab = await (await visitor(t)).newPage();
-  let answer = null;
-  await tab.route('**/v1/inbox?**', async (route) => {
-    const answered = new Promise((resolve) => { answer = resolve; });
-    if (await answered) return route.continue();
-    return route.fulfill({ status: 500, contentType: 'application/problem+json', headers: { 'Access-Control-Allow-Origin': app.url }, body: '{"status":500,"detail":"Something broke."}' });
-  });
-  const asked = tab.waitForRequest('**/v1/inbox?**');
+  // The requests that wait for an answer, and those who wait for a request.
+  const asked = [], takers = [];
+  const next = () => asked.length ? asked.shift() : new Promise((resolve) => { takers.push(resolve); });
+  await tab.route('**/v1/inbox?**', (route) => takers.length ? takers.shift()(route) : void asked.push(route));
+  const fail = (route) => route.fulfill({ status: 500, contentType: 'application/problem+json', headers: { 'Access-Control-Allow-Origin': app.url }, body: '{"status":500,"detail":"Something broke."}' });
   await tab.goto(app.page);
-  await asked;
+  const first = await next();
   await tab.locator('#loading').waitFor();
   assert.equal(await tab.locator('#empty').isVisible(), false);
   // Coming alive would be a reason to try again by itself.
   await eventually(tab, () => document.querySelector('tidings-inbox').client.status === 'live');
-  answer(false);
+  await fail(first);
   await tab.getByRole('alert').getByText('could not be loaded').waitFor();
   await tab.getByText('Something broke.').waitFor();
   assert.equal(await tab.locator('#loading').isVisible(), false);
-  const again = tab.waitForRequest('**/v1/inbox?**');
   await tab.locator('#try-again').click();
-  await again;
-  answer(true);
+  await (await next()).continue();
   await tab.getByRole('heading', { name: 'Nothing here yet' }).waitFor();
   assert.equal(await tab.locator('#error').isVisible(), false);
 });

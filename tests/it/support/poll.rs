@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::DEADLINE;
 use super::http::{Answer, Ask, Connection, Place};
+use super::server::Server;
 use super::sse::Event;
 use super::ws::event;
 
@@ -87,4 +88,10 @@ impl Poll {
             }
         }
     }
+}
+
+/// A figure of `/metrics`, such as how many polls are parked; `None` where nothing of it was ever counted.
+pub fn figure(server: &Server, name: &str) -> Option<u64> {
+    let text = server.send(&Ask::get("/metrics")).expect(200).text().to_owned();
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }

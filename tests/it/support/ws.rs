@@ -2,9 +2,11 @@
 //! takes nothing from the server that RFC 6455 does not allow.
 
 use std::io;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::DEADLINE;
 use super::http::{Ask, Connection, Head, Place};
 use super::sse::Event;
 
@@ -74,9 +76,13 @@ impl Frame {
 
     /// As a client sends it.
     pub fn masked(&self) -> Vec<u8> {
+        self.masked_by(MASK)
+    }
+
+    pub fn masked_by(&self, mask: [u8; 4]) -> Vec<u8> {
         let mut bytes = self.head(true);
-        bytes.extend(MASK);
-        bytes.extend(self.payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes.extend(mask);
+        bytes.extend(self.payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
         bytes
     }
 
@@ -104,8 +110,13 @@ pub struct Frames {
 impl Frames {
     /// Opens one, which must be accepted.
     pub fn open(place: &Place, ask: &Ask) -> Self {
+        Self::open_with(place, ask, &[])
+    }
+
+    /// Opens one with bytes that follow the request in the same piece.
+    pub fn open_with(place: &Place, ask: &Ask, behind: &[u8]) -> Self {
         let mut connection = Connection::open(place).expect("the server accepts");
-        connection.send(&ask.to_bytes()).expect("the server reads");
+        connection.send(&[&ask.to_bytes(), behind].concat()).expect("the server reads");
         let head = connection.head().expect("the server answers");
         assert_eq!(head.status, 101, "{head:?}");
         assert_eq!(head.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
@@ -156,7 +167,9 @@ impl Frames {
 
     /// The next frame that is no ping; pings are answered.
     pub fn next(&mut self) -> Option<Frame> {
+        let deadline = Instant::now() + DEADLINE;
         loop {
+            assert!(Instant::now() < deadline, "nothing but pings came in {DEADLINE:?}");
             let frame = self.read()?;
             if frame.opcode != PING {
                 return Some(frame);
@@ -178,6 +191,11 @@ impl Frames {
         }
     }
 
+    /// Whether the connection ends here as it should: behind the last frame, and not by a reset.
+    pub fn ends(&mut self) -> bool {
+        self.connection.exactly(1).is_err_and(|e| e.kind() == io::ErrorKind::UnexpectedEof)
+    }
+
     pub fn shutdown(&self) {
         self.connection.socket().shutdown();
     }
@@ -189,11 +207,13 @@ pub struct Ws {
     /// Replies that came while an event was waited for.
     replies: Vec<Value>,
     events: std::collections::VecDeque<Event>,
+    /// The code of the server's close, where that has come.
+    code: Option<u16>,
 }
 
 impl Ws {
     pub fn open(place: &Place, ask: &Ask) -> Self {
-        Self { frames: Frames::open(place, ask), replies: Vec::new(), events: Default::default() }
+        Self { frames: Frames::open(place, ask), replies: Vec::new(), events: Default::default(), code: None }
     }
 
     /// Sends an operation as it is written.
@@ -201,9 +221,12 @@ impl Ws {
         self.frames.send(&Frame::new(TEXT, operation.to_string()));
     }
 
-    fn message(&mut self) -> Option<Value> {
+    /// The next message, be it an event or a reply; `None` at the close, which is answered.
+    pub fn message(&mut self) -> Option<Value> {
         let frame = self.frames.next()?;
         if frame.opcode == CLOSE {
+            let _ = self.frames.try_send(&Frame::new(CLOSE, &frame.payload).masked());
+            self.code = frame.code();
             return None;
         }
         assert!(frame.fin && frame.opcode == TEXT, "{frame:?}");
@@ -230,6 +253,33 @@ impl Ws {
         let event = self.next().unwrap_or_else(|| panic!("the close came before {kind}"));
         assert_eq!(event.kind, kind, "{event:?}");
         event
+    }
+
+    /// The next event of this kind.
+    pub fn until(&mut self, kind: &str) -> Event {
+        loop {
+            let event = self.next().unwrap_or_else(|| panic!("the close came before {kind}"));
+            if event.kind == kind {
+                return event;
+            }
+        }
+    }
+
+    /// The end that must come before any other event: a close with this code.
+    pub fn closes(&mut self, code: u16) {
+        let event = self.next();
+        assert!(event.is_none(), "an event in place of the close: {event:?}");
+        assert_eq!(self.code, Some(code));
+        assert!(self.frames.ends(), "the connection ends behind the close");
+    }
+
+    /// The end that must come, whatever comes before it: `bye` for this reason, and a close with this code.
+    pub fn bye(&mut self, reason: &str, code: u16) -> Event {
+        let bye = self.until("bye");
+        assert_eq!(bye.data["reason"], reason, "{bye:?}");
+        assert_eq!(bye.data["reconnect"], code < 4100, "{bye:?}");
+        self.closes(code);
+        bye
     }
 
     /// Sends an operation, and returns its reply; events on the way are kept.
