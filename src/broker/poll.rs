@@ -140,10 +140,15 @@ impl Poll<'_> {
 
     async fn absorb(&mut self, taken: Taken) -> Result<Option<ByeReason>, ByeReason> {
         let (end, lagged) = (taken.end, taken.lagged);
+        let counted = taken.counts.as_ref().filter(|_| !lagged).map(|(as_of, _)| *as_of);
         let mut frames = self.backlog.unsent(taken);
         // Fresh ones are read for the answer; these would be older.
         frames.retain(|frame| frame.kind != EventKind::Unread);
         self.page.extend(frames);
+        if let Some(as_of) = counted {
+            // All that these counts are as of was queued before them: what the filter left out is passed over.
+            self.backlog.last = self.backlog.last.max(as_of);
+        }
         if lagged {
             self.live.resync(&mut self.backlog).await?;
             self.replay().await?;

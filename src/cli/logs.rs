@@ -20,6 +20,9 @@ use crate::config::LogFormat;
 /// The variable that stands above the setting `log.level`.
 const FILTER_VARIABLE: &str = "TIDINGS_LOG";
 
+/// What is never logged in more detail, whatever the filter says.
+const QUIET: [&str; 2] = ["tungstenite=info", "tokio_tungstenite=info"];
+
 /// Begins to log. Panics go the same way, so that they too are one line with a priority.
 ///
 /// # Errors
@@ -32,6 +35,10 @@ pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), Usage> {
     let filter = EnvFilter::try_new(&filter).map_err(|e| {
         Usage(format!("{origin} must be a level or a filter such as \"info,tidings::store=debug\": {e}"))
     })?;
+    // At `trace` the WebSocket library tells whole messages, and with them the token of a first one.
+    let filter = QUIET.iter().fold(filter, |filter, quiet| {
+        filter.add_directive(quiet.parse().expect("a target and a level are a directive"))
+    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use aws_lc_rs::digest;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use include_dir::{Dir, include_dir};
 
@@ -99,6 +99,7 @@ fn serve(headers: &HeaderMap, name: &str) -> Result<Response<Body>, Problem> {
     };
     response.headers_mut().insert(ETAG, asset.etag.clone());
     response.headers_mut().insert(CACHE_CONTROL, REVALIDATE);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
     Ok(response)
 }
 

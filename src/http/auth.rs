@@ -196,7 +196,10 @@ impl<'a> Presented<'a> {
         if let Some(ticket) = query.bytes("ticket").filter(|ticket| access.takes_tickets() && !ticket.is_empty()) {
             return Ok(std::str::from_utf8(ticket).map(Self::Ticket).map_err(|_| AuthError::Invalid)?);
         }
-        let cookie = cookie::session(headers).filter(|_| access.takes_cookies());
+        // A page that means to send a token over its WebSocket can't keep the browser from sending a cookie along, which
+        // may be another person's.
+        let by_message = access == Access::WebSocket && query.bytes("auth") == Some(b"message");
+        let cookie = cookie::session(headers).filter(|_| access.takes_cookies() && !by_message);
         cookie.map(Self::Cookie).ok_or(Denied::Missing)
     }
 
@@ -302,6 +305,10 @@ mod tests {
         assert_eq!(find(&[], Access::User), Err(Denied::Missing), "a ticket opens streams only");
         assert_eq!(find(&[COOKIE], Access::PlainPublisher), Err(Denied::Missing));
         assert_eq!(find(&[COOKIE], Access::Admin), Err(Denied::Missing));
+        let query = Query::parse("auth=message");
+        let find = |access| Presented::find(&headers(&[COOKIE]), &query, access).map(|p| format!("{p:?}"));
+        assert_eq!(find(Access::WebSocket), Err(Denied::Missing), "the token that is to come counts");
+        assert_eq!(find(Access::Subscriber), text("Cookie(\"c\")"), "nothing is to come here");
     }
 
     #[test]

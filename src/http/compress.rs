@@ -23,13 +23,16 @@ const MIN_BYTES: u64 = 1024;
 pub async fn compress(accepted: Option<HeaderValue>, response: Response<Body>) -> Response<Body> {
     let Some(accepted) = accepted.filter(|_| is_worth_it(response.body())) else { return response };
     let worth = SizeAbove::new(MIN_BYTES).and(NotForContentType::IMAGES).and(NotForContentType::const_new("font/"));
-    let layer = CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest).compress_when(worth);
+    let layer = CompressionLayer::new().gzip(true).quality(CompressionLevel::Default).compress_when(worth);
     let mut request = Request::new(());
     request.headers_mut().insert(ACCEPT_ENCODING, accepted);
-    let mut made = Some(response);
+    let (status, mut made) = (response.status(), Some(response));
     let service = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(made.take().expect("it is called once"))));
     let Ok(response) = layer.layer(service).oneshot(request).await;
     let (mut head, body) = response.into_parts();
+    // The layer refuses those who take neither gzip nor the answer as it is. What was done is done: a client that reads
+    // 406 would do it again. RFC 9110, 12.5.3, lets us answer without an encoding.
+    head.status = status;
     if head.headers.contains_key(CONTENT_ENCODING)
         && let Some(weak) = head.headers.get(ETAG).and_then(weak)
     {
@@ -73,9 +76,16 @@ mod tests {
         let (encoding, bytes) = ask("br, gzip;q=0.8", json(10_000)).await;
         assert_eq!(encoding.as_deref(), Some("gzip"));
         assert!(bytes < 1_000, "{bytes}");
-        for refused in ["identity", "br", "gzip;q=0", ""] {
+        for refused in ["identity", "br", "gzip;q=0", "", "*;q=0", "identity;q=0", "br, identity;q=0"] {
             assert_eq!(ask(refused, json(10_000)).await, (None, 10_000), "{refused}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_done_is_told_also_to_those_who_refuse_every_encoding() {
+        let made = answer::typed(StatusCode::CREATED, answer::JSON, "x".repeat(10_000));
+        let told = compress(Some(HeaderValue::from_static("*;q=0")), made).await;
+        assert_eq!(told.status(), StatusCode::CREATED);
     }
 
     #[tokio::test]

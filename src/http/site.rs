@@ -35,8 +35,10 @@ pub fn check(headers: &HeaderMap, origins: &[String]) -> Result<(), &'static str
 /// # Errors
 /// What is wrong, in words.
 pub fn check_origin(headers: &HeaderMap, origins: &[String]) -> Result<(), &'static str> {
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
-    let allowed = origin.to_str().is_ok_and(|origin| is_own(origin, headers) || is_listed(origin, origins));
+    let mut sent = headers.get_all(ORIGIN).iter();
+    let Some(origin) = sent.next() else { return Ok(()) };
+    let allowed = sent.next().is_none()
+        && origin.to_str().is_ok_and(|origin| is_own(origin, headers) || is_listed(origin, origins));
     if allowed {
         Ok(())
     } else {

@@ -1,12 +1,13 @@
-//! The socket below hyper: cuts a reader that takes nothing, and keeps hyper's own bare refusals off the wire.
+//! The socket below hyper: cuts a reader that takes nothing, and keeps hyper's own bare refusals off the wire. And what
+//! lies below a WebSocket: a meter on what it sends.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// A socket on which a write must move at least one byte within a time.
 pub struct Socket<IO> {
@@ -89,12 +90,80 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Socket<IO> {
     }
 }
 
+/// Bytes a second that a client of ours has reason to send over a WebSocket, and at once.
+const METER_RATE: u32 = 256 * 1024;
+const METER_BURST: u32 = 1024 * 1024;
+
+/// A socket that is read no faster than there is reason to send.
+///
+/// A message may come in any number of frames, and empty ones cost a processor more than a network: counting messages
+/// alone would not hold back who sends a million of them a second. Who is too fast waits in the kernel's buffers.
+pub struct Metered<IO> {
+    io: IO,
+    /// Bytes that may be read now. The last read may overdraw it.
+    credit: i64,
+    counted: Instant,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl<IO> Metered<IO> {
+    pub fn new(io: IO) -> Self {
+        Self { io, credit: i64::from(METER_BURST), counted: Instant::now(), pause: None }
+    }
+
+    /// Waits until there is credit.
+    fn poll_credit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            if self.credit > 0 {
+                return Poll::Ready(());
+            }
+            let now = Instant::now();
+            let earned = now.duration_since(self.counted).as_millis().saturating_mul(u128::from(METER_RATE)) / 1_000;
+            let earned = i64::try_from(earned).unwrap_or(i64::MAX);
+            self.credit = self.credit.saturating_add(earned).min(i64::from(METER_BURST));
+            self.counted = now;
+            if self.credit <= 0 {
+                self.pause = Some(Box::pin(sleep(METER_PAUSE)));
+            }
+        }
+    }
+}
+
+/// How long one who is too fast waits at least, so that it is not woken for every byte.
+const METER_PAUSE: Duration = Duration::from_millis(50);
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Metered<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_credit(cx));
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        self.credit -= i64::try_from(buf.filled().len() - before).unwrap_or(i64::MAX);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Metered<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::time::Instant;
-
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -122,6 +191,23 @@ mod tests {
         let (written, read) = tokio::join!(socket.write_all(b"hello"), reader);
         assert!(written.is_ok());
         assert_eq!(read, b"hello");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_too_fast_is_read_later() {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let sent = usize::try_from(METER_BURST + 2 * METER_RATE).unwrap_or_default();
+        let started = Instant::now();
+        let sending = async { far.write_all(&vec![b'x'; sent]).await };
+        let mut metered = Metered::new(near);
+        let reading = async {
+            let mut buffer = vec![0; sent];
+            metered.read_exact(&mut buffer).await
+        };
+        let (written, read) = tokio::join!(sending, reading);
+        assert!(written.is_ok() && read.is_ok());
+        let took = started.elapsed();
+        assert!((Duration::from_millis(1_500)..Duration::from_millis(2_500)).contains(&took), "{took:?}");
     }
 
     #[test]

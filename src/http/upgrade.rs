@@ -92,7 +92,9 @@ pub fn accept(head: &Parts, protocols: &[&'static str]) -> Result<Response<Body>
     answered.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     let accepted = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is ASCII");
     answered.insert(SEC_WEBSOCKET_ACCEPT, accepted);
-    if let Some(protocol) = protocols.iter().find(|protocol| has_token(headers, &SEC_WEBSOCKET_PROTOCOL, protocol)) {
+    let offered: Vec<_> = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).collect();
+    // Compared exactly: a client fails at a name that it did not offer (4.1).
+    if let Some(protocol) = protocols.iter().find(|protocol| offered.contains(protocol)) {
         answered.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     Ok(response)
@@ -100,8 +102,12 @@ pub fn accept(head: &Parts, protocols: &[&'static str]) -> Result<Response<Body>
 
 /// Whether a header that is a list of tokens names this one.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|part| part.eq_ignore_ascii_case(token))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|text| text.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    values.flat_map(|text| text.split(',')).map(str::trim)
 }
 
 /// The value of a header that stands exactly once.
@@ -256,8 +262,10 @@ mod tests {
     fn our_subprotocol_is_taken_wherever_it_stands() {
         let answered = answer(&[&GOOD[..], &[("sec-websocket-protocol", "chat, tidings.v1")]].concat());
         assert_eq!(answered.expect("a good handshake").headers()["sec-websocket-protocol"], "tidings.v1");
-        let other = answer(&[&GOOD[..], &[("sec-websocket-protocol", "tidings.v2")]].concat());
-        assert!(!other.expect("a good handshake").headers().contains_key("sec-websocket-protocol"));
+        for other in ["tidings.v2", "TIDINGS.v1"] {
+            let answered = answer(&[&GOOD[..], &[("sec-websocket-protocol", other)]].concat());
+            assert!(!answered.expect("a good handshake").headers().contains_key("sec-websocket-protocol"), "{other}");
+        }
     }
 
     #[test]

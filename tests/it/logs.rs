@@ -5,11 +5,13 @@ use serde_json::json;
 use crate::support::http::Ask;
 use crate::support::server::Setup;
 use crate::support::sse::Sse;
+use crate::support::ws::{Ws, handshake};
 use crate::support::{token, wait_for};
 
 #[test]
 fn no_credential_and_no_body_ever_stands_in_the_log() {
-    let mut server = Setup::serve().env("TIDINGS_LOG", "trace").start();
+    let loud = "trace,tungstenite=trace,tokio_tungstenite::compat=trace";
+    let mut server = Setup::serve().env("TIDINGS_LOG", loud).start();
     let publishing = json!({ "sub": "alice", "exp": token::now() + 60, "scope": "publish" });
     let (token, key, ticket) = (server.token_for(&publishing), server.key(&["publish"]), server.ticket("alice"));
     let expired = server.token_for(&json!({ "sub": "alice", "exp": token::now() - 60 }));
@@ -25,6 +27,10 @@ fn no_credential_and_no_body_ever_stands_in_the_log() {
     server.send(&Ask::post("/v1/session").bearer(&token)).expect(204);
     let mut stream = Sse::open(server.place(), Ask::get(&format!("/v1/stream?ticket={ticket}")));
     stream.expect("hello");
+    let mut socket = Ws::open(server.place(), &handshake("/v1/ws"));
+    socket.ask(json!({ "op": "auth", "token": token }));
+    socket.expect("hello");
+    socket.ask(json!({ "op": "refresh", "token": expired }));
     // Each also where it is refused, misplaced or broken.
     for secret in [&token, &key, &ticket, &operator, &expired] {
         for path in ["/v1/stream", "/v1/inbox", "/v1/nothing", "/healthz", "/%ff"] {

@@ -29,34 +29,44 @@ const DEFAULT_LIMIT: usize = 100;
 /// Characters of a client's name.
 const MAX_CLIENT: usize = 64;
 
-/// Polls of one client in the long run, a second, and at once. A client that catches up page by page stays far below.
+/// Polls of one client that names itself, in the long run, a second, and at once. One that catches up page by page stays
+/// far below.
 const POLLS_A_SECOND: NonZeroU32 = NonZeroU32::new(20).expect("it is not zero");
 const POLLS_AT_ONCE: NonZeroU32 = NonZeroU32::new(200).expect("it is not zero");
+/// The same for all of a user's clients together.
+const USER_POLLS_A_SECOND: NonZeroU32 = NonZeroU32::new(500).expect("it is not zero");
+const USER_POLLS_AT_ONCE: NonZeroU32 = NonZeroU32::new(5_000).expect("it is not zero");
 /// Clients are forgotten every so many polls, those apart that have polled much of late.
 const FORGET_EVERY: u32 = 4_096;
 
 /// Holds back a client that polls as fast as it can, such as a page whose timer runs wild.
 pub struct Pace {
     clients: DefaultKeyedRateLimiter<(UserId, Arc<str>)>,
+    users: DefaultKeyedRateLimiter<UserId>,
     polls: AtomicU32,
 }
 
 impl Default for Pace {
     fn default() -> Self {
         let quota = Quota::per_second(POLLS_A_SECOND).allow_burst(POLLS_AT_ONCE);
-        Self { clients: RateLimiter::keyed(quota), polls: AtomicU32::new(0) }
+        let users = Quota::per_second(USER_POLLS_A_SECOND).allow_burst(USER_POLLS_AT_ONCE);
+        Self { clients: RateLimiter::keyed(quota), users: RateLimiter::keyed(users), polls: AtomicU32::new(0) }
     }
 }
 
 impl Pace {
-    /// Takes one poll of a client into account.
-    fn admits(&self, user: &UserId, client: &Arc<str>) -> bool {
-        // The limiter never forgets by itself.
+    /// Takes one poll into account; how many a second there may be, where it is one too many.
+    fn admits(&self, user: &UserId, client: Option<&Arc<str>>) -> Result<(), NonZeroU32> {
+        // The limiters never forget by themselves.
         if self.polls.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == FORGET_EVERY - 1 {
             self.clients.retain_recent();
             self.clients.shrink_to_fit();
+            self.users.retain_recent();
+            self.users.shrink_to_fit();
         }
-        self.clients.check_key(&(user.clone(), client.clone())).is_ok()
+        self.users.check_key(user).map_err(|_| USER_POLLS_A_SECOND)?;
+        let Some(client) = client else { return Ok(()) };
+        self.clients.check_key(&(user.clone(), client.clone())).map_err(|_| POLLS_A_SECOND)
     }
 }
 
@@ -67,12 +77,9 @@ impl Pace {
 pub async fn poll(call: &Call) -> Result<Response<Body>, Problem> {
     let who = call.user()?.clone();
     let request = read(call)?;
-    if let Some(client) = &request.client
-        && !call.app.pace().admits(&who.user, client)
-    {
-        let detail = format!("this client polls more often than {POLLS_A_SECOND} times a second");
-        return Err(problem::TOO_MANY.for_now(detail, 1));
-    }
+    call.app.pace().admits(&who.user, request.client.as_ref()).map_err(|most| {
+        problem::TOO_MANY.for_now(format!("polls come more often than {most} times a second in the long run"), 1)
+    })?;
     let live = LiveStream::new("poll", call.app.metrics());
     let polled = call.broker().poll(who, request).await?;
     live.delivered(&polled.frames);
@@ -141,9 +148,14 @@ mod tests {
     fn a_client_that_polls_without_pause_is_held_back_and_no_other() {
         let pace = Pace::default();
         let user = UserId::new("alice").expect("a user");
-        let admitted = (0..POLLS_AT_ONCE.get() * 2).filter(|_| pace.admits(&user, &"hidden".into())).count();
-        let most = usize::try_from(POLLS_AT_ONCE.get()).unwrap_or_default();
-        assert!((most..most + most / 2).contains(&admitted), "{admitted}");
-        assert!(pace.admits(&user, &"other".into()));
+        let admitted = |count: NonZeroU32, client: Option<&Arc<str>>| {
+            let count = (0..count.get() * 2).filter(|_| pace.admits(&user, client).is_ok()).count();
+            u32::try_from(count).unwrap_or(u32::MAX)
+        };
+        let most = POLLS_AT_ONCE.get();
+        assert!((most..most + most / 2).contains(&admitted(POLLS_AT_ONCE, Some(&"hidden".into()))));
+        assert_eq!(pace.admits(&user, Some(&"other".into())), Ok(()));
+        assert!(admitted(USER_POLLS_AT_ONCE, None) < USER_POLLS_AT_ONCE.get() * 3 / 2, "nor is a crowd without names");
+        assert_eq!(pace.admits(&UserId::new("bob").expect("a user"), None), Ok(()));
     }
 }

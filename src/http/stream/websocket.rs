@@ -29,6 +29,7 @@ use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::problem;
 use crate::http::query::Query;
+use crate::http::socket::Metered;
 use crate::http::upgrade::{Handover, Heard, Parting, WebSocket, accept};
 use crate::http::{App, answer};
 use crate::model::{Identity, StreamId, UserIdentity};
@@ -134,7 +135,7 @@ impl Session {
     /// Talks until either side ends it.
     pub async fn run<IO: AsyncRead + AsyncWrite + Unpin>(self, io: IO, read_ahead: bytes::Bytes) {
         let app = self.app.clone();
-        let mut socket = WebSocket::open(io, read_ahead, MAX_MESSAGE_BYTES).await;
+        let mut socket = WebSocket::open(Metered::new(io), read_ahead, MAX_MESSAGE_BYTES).await;
         match self.talk(&mut socket).await {
             End::Bye(reason) => socket.close(close_code(reason), reason.as_str()).await,
             End::Refused(reason) => {
@@ -238,7 +239,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Talk<'_, IO> {
                 },
                 () = sleep_until(pulse.next) => match pulse.beat() {
                     Beat::Ping => self.ping(heartbeat).await,
-                    Beat::Dead => return End::Close(close_code(ByeReason::Slow), "no pong came in time"),
+                    Beat::Dead => {
+                        count(self.app, ByeReason::Slow);
+                        return End::Close(close_code(ByeReason::Slow), "no pong came in time");
+                    }
                 },
             };
             if let Err(end) = step {
