@@ -123,7 +123,8 @@ fn events(
     request: FeedRequest,
 ) -> impl Stream<Item = FeedItem> + Send {
     async_stream::stream! {
-        let (live, opening) = match Live::open(&broker, id, who, request, Stay::Stream).await {
+        // Boxed, as all that a feed does now and then: idle it keeps the room of its largest moment.
+        let (live, opening) = match Box::pin(Live::open(&broker, id, who, request, Stay::Stream)).await {
             Ok(opened) => opened,
             Err(reason) => {
                 yield FeedItem::Bye(reason, bye(&broker.inner, reason));
@@ -139,7 +140,7 @@ fn events(
         // Counts that belong behind what is still to be replayed.
         let mut counts_behind: Option<SharedFrame> = None;
         loop {
-            while let Some(page) = live.replay(&mut backlog).await {
+            while let Some(page) = Box::pin(live.replay(&mut backlog)).await {
                 match page {
                     Ok(frames) if frames.is_empty() => {}
                     Ok(frames) => yield FeedItem::Frames(frames),
@@ -193,7 +194,7 @@ fn events(
                 return;
             }
             if lagged {
-                match live.resync(&mut backlog).await {
+                match Box::pin(live.resync(&mut backlog)).await {
                     Ok(counts) => counts_behind = counts,
                     Err(reason) => {
                         yield FeedItem::Bye(reason, bye(&broker.inner, reason));

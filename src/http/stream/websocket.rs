@@ -137,15 +137,15 @@ impl Session {
         let app = self.app.clone();
         let mut socket = WebSocket::open(Metered::new(io), read_ahead, MAX_MESSAGE_BYTES).await;
         match self.talk(&mut socket).await {
-            End::Bye(reason) => socket.close(close_code(reason), reason.as_str()).await,
+            End::Bye(reason) => Box::pin(socket.close(close_code(reason), reason.as_str())).await,
             End::Refused(reason) => {
                 if socket.send(vec![text(&Frame::bye(reason, retry_ms()))]).await.is_ok() {
-                    socket.close(close_code(reason), reason.as_str()).await;
+                    Box::pin(socket.close(close_code(reason), reason.as_str())).await;
                 }
             }
-            End::Close(code, reason) => socket.close(code, reason).await,
+            End::Close(code, reason) => Box::pin(socket.close(code, reason)).await,
             End::Slow => count(&app, ByeReason::Slow),
-            End::Gone => socket.leave().await,
+            End::Gone => Box::pin(socket.leave()).await,
         }
     }
 
@@ -156,7 +156,7 @@ impl Session {
         let who = match standing {
             Standing::Known(who) => who,
             Standing::Refused(reason) => return End::Refused(reason),
-            Standing::Unknown => match talk.authenticate().await {
+            Standing::Unknown => match Box::pin(talk.authenticate()).await {
                 Ok(who) => who,
                 Err(end) => return end,
             },
@@ -223,7 +223,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Talk<'_, IO> {
                     Err(end) => return end,
                     Ok(heard) => {
                         pulse.heard();
-                        self.obey(heard, &mut who, feed.stream_id()).await
+                        // Boxed: an idle socket keeps the room of its largest moment.
+                        Box::pin(self.obey(heard, &mut who, feed.stream_id())).await
                     }
                 },
                 item = feed.next() => match item {
