@@ -61,7 +61,7 @@ export class TidingsElement extends HTMLElement {
   }
 
   get readonly() {
-    return this.hasAttribute('readonly') || this.hasAttribute('ticket');
+    return this.hasAttribute('readonly') || this.hasAttribute('ticket') || Boolean(this.#source?.readonly);
   }
 
   /** For the element itself: what it shares with others; null until it is connected. */
@@ -135,7 +135,7 @@ export class TidingsElement extends HTMLElement {
 
   #connect() {
     clearTimeout(this.#soon);
-    const source = this.#given ? Source.of(this.#given, { readonly: this.readonly }) : Source.with({ ...this.#options(), token: this.#token });
+    const source = this.#given ? Source.of(this.#given) : Source.with({ ...this.#options(), token: this.#token });
     if (source === this.#source) return;
     this.#leave();
     this.#source = source;

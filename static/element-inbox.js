@@ -4,6 +4,7 @@
 // later. Entries keep their elements from drawing to drawing, so that focus, scroll and what is unfolded stay.
 // Invariant: nothing is put before what the person is reading. While the top of the list is out of sight, what comes is held
 // back and a pill says how much; it goes in when the pill is pressed or the top is in sight again.
+// Invariant: a drawing that takes away what has the focus gives it to something near, never to nothing.
 // It deliberately counts nothing: numbers come from the source.
 
 import { mayAsk } from './desktop.js';
@@ -115,10 +116,6 @@ export class TidingsInbox extends TidingsElement {
   /** Whether a bell around it speaks for it. */
   get #isInside() {
     return this.hasAttribute('inside');
-  }
-
-  get #cannotMark() {
-    return this.readonly || Boolean(this.source?.readonly);
   }
 
   #wantDesktop() {
@@ -248,7 +245,7 @@ export class TidingsInbox extends TidingsElement {
   #seenSoon() {
     this.#timers.seen ??= setTimeout(async () => {
       this.#timers.seen = null;
-      const looks = document.visibilityState === 'visible' && this.#inSight && !this.#cannotMark;
+      const looks = document.visibilityState === 'visible' && this.#inSight && !this.readonly;
       const answer = looks ? await this.#model?.markSeen() : null;
       if (answer) this.tell('mark', answer);
     }, SEEN_MS);
@@ -260,16 +257,16 @@ export class TidingsInbox extends TidingsElement {
     return top.getBoundingClientRect().bottom < edge;
   }
 
-  #release() {
+  async #release() {
     if (this.#model.list.held === 0) return;
-    this.#model.release();
+    await this.#model.release();
     this.#draw();
     this.#seenSoon();
   }
 
   /** The pill was pressed: the news go in, and the person goes to the top. */
-  #showNews() {
-    this.#release();
+  async #showNews() {
+    await this.#release();
     const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
     const { scroller, list } = this.#nodes;
     const behavior = calm ? 'auto' : 'smooth';
@@ -298,6 +295,32 @@ export class TidingsInbox extends TidingsElement {
   #draw() {
     clearTimeout(this.#timers.draw);
     this.#timers.draw = null;
+    const keepFocus = this.#guardFocus();
+    this.#drawParts();
+    keepFocus();
+  }
+
+  /** Notes what has the focus and who is near; answers what hands the focus on if that is no longer shown. */
+  #guardFocus() {
+    const held = this.shadowRoot.activeElement;
+    if (!held) return () => {};
+    const near = [...this.#near(held), this.#nodes.panel];
+    return () => {
+      if (!isShown(held)) near.find(isShown)?.focus({ preventScroll: true });
+    };
+  }
+
+  /** Who takes the focus over, the best one first: beside an entry the next ones and then those before, below the list its last. */
+  #near(held) {
+    const { list, toolbar, olderRow, markAll, tabs } = this.#nodes;
+    const articles = [...list.children];
+    const at = articles.findIndex((article) => article.contains(held));
+    if (at >= 0) return [...articles.slice(at + 1), ...articles.slice(0, at).reverse()];
+    if (olderRow.contains(held)) return articles.reverse();
+    return toolbar.contains(held) ? [markAll, ...tabs.querySelectorAll('[aria-selected="true"]')] : [];
+  }
+
+  #drawParts() {
     const model = this.#model;
     const { loading, empty, ended, error, olderRow, older, toolbar } = this.#nodes;
     const phase = model?.phase ?? 'loading';
@@ -340,7 +363,7 @@ export class TidingsInbox extends TidingsElement {
   }
 
   #makeArticle(entry) {
-    const article = createEntry(entry, { words: this.words, level: this.#level, readonly: this.#cannotMark });
+    const article = createEntry(entry, { words: this.words, level: this.#level, readonly: this.readonly });
     article.classList.toggle('is-new', this.#fresh.delete(entry.id));
     this.#articles.set(entry.id, article);
     return article;
@@ -377,7 +400,7 @@ export class TidingsInbox extends TidingsElement {
     const n = this.#model?.counts?.unread ?? 0;
     unread.textContent = short(n, COUNT_LIMIT);
     unread.hidden = n === 0;
-    markAll.hidden = list?.tab === 'archived' || this.#cannotMark;
+    markAll.hidden = list?.tab === 'archived' || this.readonly;
     markAll.setAttribute('aria-disabled', String(!this.#model?.canMarkAll));
     desktop.hidden = !this.hasAttribute('desktop') || !mayAsk();
     this.#drawCategories();
@@ -425,9 +448,11 @@ export class TidingsInbox extends TidingsElement {
 
   #toast(text, undo = null) {
     const { toast, toastText, toastAction } = this.#nodes;
+    const keepFocus = this.#guardFocus();
     this.#announcer.say(text);
     toastText.textContent = text;
     toastAction.hidden = !undo;
+    keepFocus();
     toastAction.onclick = () => {
       this.#hideToast();
       undo();
@@ -475,31 +500,22 @@ export class TidingsInbox extends TidingsElement {
   }
 
   async #archive(id, as) {
-    const neighbour = this.#focusAfter(id);
     const done = this.#markOne(id, as);
     this.#draw();
-    neighbour?.focus();
     if (!(await done)) return;
     const [text, undo] = as === 'archived' ? ['wasArchived', 'unarchived'] : ['wasUnarchived', 'archived'];
     this.#toast(this.words.say(text), () => this.#markOne(id, undo));
   }
 
-  /** Where the focus goes when the entry it is in leaves the list. */
-  #focusAfter(id) {
-    const article = this.#articles.get(id);
-    if (!article?.contains(this.shadowRoot.activeElement)) return null;
-    return article.nextElementSibling ?? article.previousElementSibling ?? this.#nodes.panel;
-  }
-
   async #askForDesktop() {
     await Notification.requestPermission();
-    this.#drawTools();
+    this.#draw();
   }
 
   /** An entry was clicked: it is read now, and its link is followed unless the page does something of its own. */
   #open(entry, link, action, event) {
     const goes = this.tell('entry-click', { entry: bare(entry), link, action }, { cancelable: true });
-    if (!this.#cannotMark && !entry.state?.read_at) this.#markOne(entry.id, 'read');
+    if (!this.readonly && !entry.state?.read_at) this.#markOne(entry.id, 'read');
     if (!goes) event?.preventDefault();
     return goes;
   }
@@ -575,6 +591,11 @@ export class TidingsInbox extends TidingsElement {
     const { olderRow, older, list } = this.#nodes;
     return olderRow.hidden ? [...list.querySelectorAll('a, button')].at(-1) ?? list.lastElementChild : older;
   }
+}
+
+/** Whether it still stands in the element, and not in something hidden. */
+function isShown(node) {
+  return node.isConnected && !node.closest('[hidden]');
 }
 
 /** Whether the click ended a selection of text, which is no press. */

@@ -10,7 +10,7 @@ import { EntryList } from './list.js';
 import { isCovered, parseCursor, Problem } from './tidings.js';
 
 const PAGE = 30;
-/** Above this many entries a list at its top is loaded anew, so that a page left open for weeks stays small. */
+/** Above this many entries a list at its top is made shorter, so that a page left open for weeks stays small. */
 const KEEP = 600;
 /** More ids than this in one `state` are not fetched one by one. */
 const FETCH_LIMIT = 10;
@@ -132,7 +132,7 @@ export class InboxModel {
   #recall(fresh) {
     this.list = fresh;
     for (const [kind, data, cursor] of this.#source.history) apply(fresh, kind, data, cursor);
-    this.phase = this.#source.user === null ? 'loading' : 'ready';
+    this.phase = this.#source.user === null || this.#source.cameLate ? 'loading' : 'ready';
     this.#changed();
   }
 
@@ -207,9 +207,15 @@ export class InboxModel {
   #takeNotification(data, cursor) {
     if (this.#loading) this.#overlap.push(['notification', data, cursor]);
     const isNew = this.list.addNotification(data, cursor, { hold: this.holding });
-    if (this.list.size > KEEP && !this.holding && !this.#loading) this.load({ quietly: true });
+    if (this.list.size > KEEP && !this.holding && !this.#loading) this.#shorten();
     this.#changed();
     return isNew;
+  }
+
+  /** Loaded anew, what is cut off can be asked for again; where there is nothing to ask, the oldest are forgotten. */
+  #shorten() {
+    if (this.#source.readonly) this.list.trim(KEEP);
+    else this.load({ quietly: true });
   }
 
   #takeState(data, cursor) {
@@ -227,8 +233,9 @@ export class InboxModel {
     this.#changed();
   }
 
-  /** Puts on display what was held back. */
-  release() {
+  /** Puts on display what was held back; where that is more than was kept, the newest page, which has to be there first. */
+  async release() {
+    if (this.list.overflows) return this.load({ quietly: true });
     this.list.release();
     this.#changed();
   }

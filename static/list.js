@@ -26,6 +26,9 @@ const BELONGS = {
   archived: (entry) => Boolean(entry.state.archived_at),
 };
 
+/** More than this many are not held back one by one: they are counted, and come with a page. */
+const HELD_LIMIT = 200;
+
 /** The states that can bring an entry into a tab which was not there before. */
 const BRINGS = { all: ['unarchived'], unread: ['unread', 'unarchived'], archived: ['archived'] };
 
@@ -36,6 +39,8 @@ export class EntryList {
   #expected = new Set();
   /** Where `#reached` stood when the first of those that are held back now came. */
   #heldFrom = null;
+  /** How many came beyond those that are held back. */
+  #beyond = 0;
 
   constructor({ tab, category = '' }) {
     this.tab = tab;
@@ -61,7 +66,12 @@ export class EntryList {
 
   /** How many entries wait until the person asks for them. */
   get held() {
-    return this.#belonging.filter((entry) => entry.held).length;
+    return this.#belonging.filter((entry) => entry.held).length + this.#beyond;
+  }
+
+  /** Whether more waits than is kept here, so that only a page can bring it. */
+  get overflows() {
+    return this.#beyond > 0;
   }
 
   get #belonging() {
@@ -100,11 +110,23 @@ export class EntryList {
     this.#reached = cursor;
     if (this.#entries.has(data.id)) return false;
     if (this.category && data.category !== this.category) return false;
+    // What is not for this tab would be kept without ever being released; should it come to belong here, it can be asked for.
+    if (hold && !BELONGS[this.tab]({ state: { ...NO_STATE, ...data.state } })) return false;
+    if (hold && this.held >= HELD_LIMIT) {
+      this.#beyond += 1;
+      return true;
+    }
     const entry = this.#put(data, parseCursor(cursor)?.seq ?? data.seq);
     if (!BELONGS[this.tab](entry)) return false;
     entry.held = hold;
     if (hold && first) this.#heldFrom = before;
     return true;
+  }
+
+  /** Forgets the oldest beyond `limit`. */
+  trim(limit) {
+    const tooOld = [...this.#entries.values()].sort((a, b) => b.seq - a.seq).slice(limit);
+    for (const { id } of tooOld) this.#entries.delete(id);
   }
 
   /** Puts on display what was held back. */

@@ -1,7 +1,8 @@
 // source.js owns what the elements of one page have in common: one client for all that ask for the same, and what it last said.
 //
 // Data passes one way: the client's events come in, counts are taken from them, and each goes on to every element that joined.
-// Invariant: elements with equal options share one client; it is closed when the last of them has left, unless the page made it.
+// Invariant: elements with equal options share one client; it is closed a moment after the last of them has left, unless the page
+// made it. An element that is only moved is back before that.
 // Invariant: counts are the server's, and an answer that is older than the one on display is ignored.
 //
 // A ticket reads streams only, so with one there is no page of the inbox to ask for: then the events since the last snapshot
@@ -12,8 +13,10 @@ import { connect, isCovered, parseCursor } from './tidings.js';
 
 /** Entries of the snapshot where the snapshot is all there is. */
 const SNAPSHOT = 50;
-/** Events kept for elements that join late. */
-const HISTORY = 1_000;
+/** Events kept for elements that join late: fewer than an inbox keeps entries, so that they never make too long a list. */
+const HISTORY = 500;
+/** How long an element that was taken out may take to be put in again elsewhere. */
+const LINGER_MS = 200;
 
 /** Sources by what they were asked for, and by their client. */
 const byOptions = new Map();
@@ -38,6 +41,8 @@ export class Source {
   recovered = true;
   /** The events since the last snapshot, where they are kept. */
   history = [];
+  /** Whether `history` lacks the snapshot, since the client had it before it came here. */
+  cameLate = false;
 
   #members = new Set();
   #asOf = null;
@@ -52,10 +57,9 @@ export class Source {
     const begin = ticket ? { ticket, snapshot: SNAPSHOT } : { token, cursor: 'now' };
     const client = connect(Object.fromEntries(Object.entries({ url, user, transport, ...begin }).filter(([, value]) => value)));
     const made = new Source(client, {
-      readonly: Boolean(ticket),
       renews: typeof token === 'function',
       release: () => {
-        byOptions.delete(key);
+        if (byOptions.get(key) === made) byOptions.delete(key);
         client.close();
       },
     });
@@ -64,19 +68,20 @@ export class Source {
   }
 
   /** The source of a client that the page has made and keeps. */
-  static of(client, { readonly }) {
-    return byClient.get(client) ?? new Source(client, { readonly, renews: true, release: () => {} });
+  static of(client) {
+    return byClient.get(client) ?? new Source(client, { renews: true, release: () => {} });
   }
 
-  constructor(client, { readonly, renews, release }) {
+  constructor(client, { renews, release }) {
     this.client = client;
-    this.readonly = readonly;
+    this.readonly = client.readonly;
     /** Whether the credential is renewed without the person. */
     this.renews = renews;
     this.#release = release;
     byClient.set(client, this);
     this.status = client.status;
-    this.user = client.user ?? null;
+    this.user = client.user;
+    this.cameLate = client.user !== null;
     if (client.counts) this.#keepCounts(client.counts, client.counts.as_of);
     client.on('hello', (data) => this.#greet(data));
     client.on('unread', (data) => this.takeCounts(data, data.as_of));
@@ -93,9 +98,10 @@ export class Source {
 
   leave(member) {
     this.#members.delete(member);
-    this.#desktop.release(member);
-    // An element that is only moved leaves and joins again at once.
-    setTimeout(() => this.#members.size === 0 && this.#release());
+    setTimeout(() => {
+      if (!this.#members.has(member)) this.#desktop.release(member);
+      if (this.#members.size === 0) this.#release();
+    }, LINGER_MS);
   }
 
   get desktop() {
@@ -128,6 +134,7 @@ export class Source {
     if (!hello.recovered) {
       this.#asOf = null;
       this.history = [];
+      this.cameLate = false;
     }
     this.#tell('hello', hello);
     this.takeCounts(hello.counts, hello.head ?? hello.cursor);

@@ -126,7 +126,10 @@ export interface TidingsElement extends HTMLElement {
   token: CredentialSource | null;
   /** Words over the built-in ones; all of them, with `lang`, for another language. */
   strings: Partial<TidingsStrings> | null;
-  /** Whether nothing can be marked: by the attribute `readonly`, or because of a `ticket`. With a `client` that has a ticket, set it. */
+  /**
+   * Whether nothing can be marked: by the attribute `readonly`, or because of a `ticket`, also that of a `client` the page gave. Give
+   * such a client before it has connected: a ticket can't ask for what came before the element was there to hear it.
+   */
   readonly readonly: boolean;
 }
 

@@ -235,6 +235,27 @@ test('when the cookie has become another person\'s, the page is theirs and shows
   await badge(page, '1');
 });
 
+test('the inbox page pops up what comes on the desktop, where the person has allowed that', async (t) => {
+  const server = await Server.start(t);
+  const profile = await openProfile(t, browser);
+  await profile.grantPermissions(['notifications'], { origin: server.url });
+  await profile.addInitScript(() => {
+    const Real = window.Notification;
+    window.popups = [];
+    window.Notification = class extends Real {
+      constructor(title, options) {
+        super(title, options);
+        window.popups.push(title);
+      }
+    };
+  });
+  const page = await signIn(profile, server);
+  await server.publish({ title: 'Up' });
+  await entry(page, 'Up').waitFor();
+  await page.waitForFunction(() => window.popups.length > 0);
+  assert.deepEqual(await page.evaluate('window.popups'), ['Up']);
+});
+
 test('everything can be done from the keyboard', async (t) => {
   const server = await Server.start(t);
   const page = await signIn(await openProfile(t, browser), server);

@@ -114,6 +114,27 @@ test('what is held back is not on display, and a mark up to the display does not
   assert.deepEqual([ids(list), list.held, list.cursor], [['n6', 'n5', 'n1'], 0, at(7)]);
 });
 
+test('of very many that are held back the last are only counted, until a page brings them', () => {
+  const list = listOf('all', [notification(1)], at(1));
+  for (let seq = 2; seq <= 301; seq += 1) list.addNotification(notification(seq), at(seq), { hold: true });
+  assert.deepEqual([list.held, list.overflows, list.cursor], [300, true, at(1)]);
+  assert.ok(list.size < 300);
+  assert.deepEqual(ids(list), ['n1']);
+});
+
+test('while the list is scrolled down nothing is kept that its tab would not show', () => {
+  const list = listOf('archived', [notification(1, { state: { ...read, archived_at: NOW } })], at(1));
+  for (let seq = 2; seq <= 50; seq += 1) list.addNotification(notification(seq), at(seq), { hold: true });
+  assert.deepEqual([list.size, list.held, list.reached], [1, 0, at(50)]);
+  assert.deepEqual(list.applyState({ ids: ['n9'], state: 'archived' }, at(51), NOW).missing, ['n9']);
+});
+
+test('a list that is trimmed keeps the newest', () => {
+  const list = listOf('all', [notification(3), notification(2), notification(1)], at(3));
+  list.trim(2);
+  assert.deepEqual(ids(list), ['n3', 'n2']);
+});
+
 test('what was held back and died, or left the tab, is not waited for', () => {
   const list = listOf('unread', [], at(1));
   for (const seq of [2, 3, 4]) list.addNotification(notification(seq), at(seq), { hold: true });
