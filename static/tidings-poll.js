@@ -1,9 +1,18 @@
 // tidings-poll.js: long poll in ES5, for old browsers. Events come once, in order.
 // TidingsPoll.connect({url, token | ticket, cursor, onevent(event), onstatus(status, why)}) -> {cursor, close()}
-var TidingsPoll = { connect: function (o) {
+// url: default where this script came from, one folder up. token, ticket: a string, or function (why, give), which calls
+// give(value), with nothing where nobody is signed in; why is 'start', 'expires' or 'refused'.
+var TidingsPoll = (function () {
+var script = typeof document !== 'undefined' && (document.currentScript || [].slice.call(document.scripts).pop());
+var root = script && script.src.replace(/[^\/]*\/[^\/]*$/, '');
+
+return { connect: function (o) {
   var self = { cursor: o.cursor || '', close: function () { end('closed'); } };
   var me = 'p' + Math.random().toString(36).slice(2);
-  var status, timer, xhr, failures = 0, since = 0;
+  var url = (o.url || root).replace(/\/?$/, '/');
+  var secret = o.token || o.ticket, source = typeof secret === 'function' && secret;
+  var status, timer, xhr, failures = 0, since = 0, renewed, warned;
+  if (source) secret = '';
 
   // A handler's fault costs no event.
   function call(f, a, b) {
@@ -28,6 +37,27 @@ var TidingsPoll = { connect: function (o) {
     later(Math.max(least || 0, Math.random() * Math.min(3e4, 1e3 * Math.pow(2, failures++))), 0);
   }
 
+  // A callback that throws is asked again later.
+  function renew(why, wait) {
+    var done;
+    function give(value) {
+      if (done) return;
+      done = 1;
+      if (value || why === 'expires') {
+        secret = value || secret;
+        later(0, wait);
+      } else end('signed-out');
+    }
+    try { source(why, give); } catch (e) { done = 1; fail(); call(function () { throw e; }); }
+  }
+  // Once, until an answer proves the new one.
+  function refused(why) {
+    if (!source || renewed || why === 'unauthenticated') return end(why);
+    renewed = 1;
+    secret = '';
+    renew('refused', 0);
+  }
+
   function covered(id, last) {
     var a = id.split('.'), b = last.split('.');
     return a[0] === b[0] && +a[1] <= +b[1];
@@ -40,21 +70,29 @@ var TidingsPoll = { connect: function (o) {
       e = all[i];
       if (e.id && covered(e.id, last)) continue;
       if (e.id) self.cursor = last = e.id;
+      // What came between two polls is new to one who had heard everything up to then.
+      if (wait && e.data.replayed) e.data.replayed = false;
       call(o.onevent, e);
-      if (e.event === 'bye') return e.data.reconnect ? fail(e.data.retry_ms) : end(e.data.reason);
+      if (e.event === 'bye') return e.data.reconnect ? fail(e.data.retry_ms) : e.data.reason === 'expired' ? refused('expired') : end(e.data.reason);
     }
     if (status === 'ended') return;
     self.cursor = a.cursor;
+    renewed = 0;
     tell('live');
+    if (source && a.expires && a.expires !== warned && Date.parse(a.expires) - new Date() < 6e4) {
+      warned = a.expires;
+      return renew('expires', a.more ? 0 : 25);
+    }
     // No storm, least of all of empty answers.
     later(wait && !i && took < 1e3 ? 1e3 + Math.random() * 1e3 : 200, a.more ? 0 : 25);
   }
 
   function ask(wait) {
+    if (source && !secret) return renew('start', 0);
     var x = xhr = new XMLHttpRequest(), began = new Date();
-    x.open('GET', o.url + 'v1/poll?wait=' + wait + '&client=' + me +
-      (self.cursor && '&cursor=' + self.cursor) + (o.ticket ? '&ticket=' + o.ticket : ''));
-    if (o.token) x.setRequestHeader('Authorization', 'Bearer ' + o.token);
+    x.open('GET', url + 'v1/poll?wait=' + wait + '&client=' + me +
+      (self.cursor && '&cursor=' + self.cursor) + (o.ticket ? '&ticket=' + secret : ''));
+    if (o.token) x.setRequestHeader('Authorization', 'Bearer ' + secret);
     x.withCredentials = !o.token && !o.ticket;
     x.timeout = (wait + 15) * 1e3;
     x.onerror = x.ontimeout = function () { fail(); };
@@ -62,7 +100,8 @@ var TidingsPoll = { connect: function (o) {
       var a;
       try { a = JSON.parse(x.responseText); } catch (e) { a = {}; }
       if (x.status === 200 && a.events) take(a, wait, new Date() - began);
-      else if (/40[13]/.test(x.status)) end(a.code);
+      else if (x.status === 401) refused(a.code);
+      else if (x.status === 403) end(a.code);
       else fail(x.getResponseHeader('Retry-After') * 1e3);
     };
     x.send();
@@ -72,3 +111,4 @@ var TidingsPoll = { connect: function (o) {
   if (status !== 'ended') ask(0);
   return self;
 } };
+})();

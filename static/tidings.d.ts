@@ -56,7 +56,8 @@ export interface Options {
   transport?: 'auto' | TransportName;
   /**
    * Whether the pages of this origin with the same server, user and filters share one connection. A string keeps those
-   * that name it apart from the others. Default true; where the browser has no locks (no TLS) each page has its own.
+   * that name it apart from the others. Default true. A page that can't share (no storage, a sandboxed frame) has a
+   * connection of its own while it is in sight, and catches up when it comes back to it.
    */
   share?: boolean | string;
   /** Tells people apart for sharing when tickets are used. With a token its `sub` does. */
@@ -116,9 +117,12 @@ export interface NotificationData {
   priority: 1 | 2 | 3 | 4 | 5;
   sender: string | null;
   created_at: Time;
-  /** It is not news: it happened while the page was away, or belongs to the first picture. Pop nothing up for it. */
+  /**
+   * It is not news: it happened while the page was away, or belongs to the first picture. Pop nothing up for it. A connection
+   * that is made anew within ten seconds and a heartbeat of the last word was not away: what came meanwhile is news.
+   */
   replayed: boolean;
-  /** Only where it is replayed. A live one is new. */
+  /** Only where it was read from the log, as all that is replayed. Without it the entry is new. */
   state?: EntryState;
 }
 
@@ -232,6 +236,8 @@ export interface Client {
   readonly user: string | null;
   readonly cursor: Cursor | null;
   readonly counts: CountsAsOf | null;
+  /** Whether the credential only reads, as a ticket does: marks and the inbox are then refused. */
+  readonly readonly: boolean;
 
   /**
    * Calls `handler` for each event of a kind, until the function that is returned is called. `notification` and `state`

@@ -6,7 +6,7 @@
 //   Credential, Server one request: the address, the credential, what can go wrong
 //   Line               one connection, by one of three transports, from its asking to its end
 //   Link               lines in a row: which transport, when to come back, when never
-//   Group, Follower    one link for all pages of this origin: who holds it, and how the others follow
+//   Group, Follower    one link for all pages of this origin: who holds it, by a Lock or by a Lease, and how the others follow
 //   Client             the position, the counts, the handlers, and the life of the page
 //
 // Invariant: a durable event (`notification`, `state`) reaches the handlers once, in order, whichever way it came: there is one
@@ -55,6 +55,15 @@ const ANSWER_MS = 2_000;
 const PULSE_MS = 500;
 /** How long a leader that has told the end of its credential keeps the lock. */
 const HEED_MS = 100;
+/**
+ * Where there are no locks: how long the lead is good for without being renewed, how often that is done and looked at, and how
+ * long after taking it, at least, it is looked whether another page took it at the same moment.
+ */
+const LEASE_MS = 5_000;
+const RENEW_LEASE_MS = 1_500;
+const SETTLE_MS = 50;
+/** Silence that is no news by itself, beyond a heartbeat: what was published in so short a gap is as good as live. */
+const FRESH_MS = 10_000;
 /** Pages that speak another language among themselves, such as those loaded before an upgrade, are a group of their own. */
 const GROUP_VERSION = 1;
 /** Messages a follower keeps while it catches up; what is beyond them it asks the server for. */
@@ -364,6 +373,11 @@ function unpack(answer, asked, isFirst) {
   return [{ id: cursor, event: 'hello', data }, ...answer.events];
 }
 
+/** Also where there is no `crypto.randomUUID`, for want of TLS. */
+function randomName() {
+  return [...crypto.getRandomValues(new Uint8Array(9))].map((byte) => byte.toString(36)).join('');
+}
+
 /** What a WebSocket's close code says where no `bye` has said it; the others mean: come back, with backoff. */
 const CLOSE_CODES = { 4101: { reason: 'expired' }, 4103: { reason: 'revoked' }, 4109: { reason: 'replaced' } };
 
@@ -385,7 +399,7 @@ const TRANSPORTS = {
   },
 
   async poll(line) {
-    const me = [...crypto.getRandomValues(new Uint8Array(9))].map((byte) => byte.toString(36)).join('');
+    const me = randomName();
     const pace = new Pace();
     let wait = 0; // The first answer says where we stand, so it must come at once.
     for (let isFirst = true; ; isFirst = false) {
@@ -412,8 +426,9 @@ const TRANSPORTS = {
 
   async ws(line) {
     const { server, signal } = line;
-    const url = await server.feedAddress('v1/ws', line.query({ heartbeat: 'event' }));
     const token = server.credential.kind === 'token' ? await server.credential.value() : null;
+    // The browser sends its cookie along, which may be another person's: the token counts.
+    const url = await server.feedAddress('v1/ws', line.query({ heartbeat: 'event', auth: token ? 'message' : null }));
     url.protocol = url.protocol.replace('http', 'ws');
     const socket = new WebSocket(url, ['tidings.v1']);
     let opened = false;
@@ -541,7 +556,10 @@ class Line {
 
   heard() {
     this.#heardAt = Date.now();
-    if (this.helloAt) this.spoke = true;
+    if (this.helloAt) {
+      this.spoke = true;
+      this.#sink.fed();
+    }
     this.#sink.pulse();
   }
 
@@ -736,6 +754,7 @@ class Link {
       get cursor() { return sink.cursor; },
       accept: (event) => this.#stopped || sink.accept(event),
       moved: (cursor, counts) => this.#stopped || sink.moved(cursor, counts),
+      fed: () => this.#stopped || sink.fed(),
       pulse: () => this.#stopped || sink.pulse(),
       connected: (line) => this.#stopped || this.#connected(line, sink),
       status: (status, why) => this.#stopped || sink.status(status, why, null),
@@ -847,49 +866,104 @@ class Link {
 
 // -------------------------------------------------------------------------------------------- one connection per browser
 
-/** A named lock that one page of the origin holds, and a channel on which it talks to the others. */
+/**
+ * The pages that share a connection: a channel on which they talk, and a seat that one of them holds. Two pages that both take
+ * themselves for the leader cost a second connection and nothing else: each follower has a position of its own.
+ */
 class Group {
-  #name;
   #owner;
   #channel;
-  #request = null;
-  #release = null;
+  #seat;
   #left = false;
-  /** Whether this page holds the lock. */
+  /** Whether this page holds the seat. */
   leads = false;
 
-  /** Secure contexts have locks; elsewhere each page has a connection of its own. */
   static get isPossible() {
-    return Boolean(globalThis.navigator?.locks && globalThis.BroadcastChannel);
+    return Boolean(globalThis.BroadcastChannel && (Lock.isPossible || Lease.isPossible));
   }
 
-  /** `owner` has `lead()`, `follow()` after the lock was lost, `hear(message)`, `alone()` where locks are refused. */
+  /**
+   * `owner` has `lead()`, `follow()` after the seat was lost, `hear(message)`, `doubt()` where the leader may be no more, and
+   * `alone()` where no seat can be had.
+   */
   constructor(name, owner) {
-    this.#name = name;
     this.#owner = owner;
     this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }) => this.#left || owner.hear(data);
-    this.#queue(false);
+    const Seat = Lock.isPossible ? Lock : Lease;
+    this.#seat = new Seat(name, {
+      won: () => this.#lead(),
+      lost: () => this.#follow(),
+      doubt: () => this.leads || owner.doubt(),
+      refused: () => owner.alone(),
+    });
   }
 
   say(message) {
-    if (!this.#left) this.#channel.postMessage(message);
+    if (this.#left) return;
+    this.#channel.postMessage(message);
+    if (this.leads) this.#seat.renew();
   }
 
-  /** Takes the lock from a leader that gives no sign of life. */
+  /** Takes the seat from a leader that gives no sign of life. */
   supersede() {
+    this.#seat.steal();
+  }
+
+  /** Gives the seat up, `after` so many milliseconds. */
+  leave(after = 0) {
+    this.#left = true;
+    this.leads = false;
+    this.#seat.leave(after);
+    this.#channel.close();
+  }
+
+  #lead() {
+    this.leads = true;
+    this.#owner.lead(); // May leave at once, so it comes last.
+  }
+
+  #follow() {
+    this.leads = false;
+    this.#owner.follow();
+  }
+}
+
+/**
+ * The seat as a lock of the browser's: it never has two holders, and none that is gone. `owner` has `won()`, `lost()` and
+ * `refused()`, none of which is called by the constructor.
+ */
+class Lock {
+  #name;
+  #owner;
+  #request = null;
+  #release = null;
+  #left = false;
+
+  /** Secure contexts have locks. */
+  static get isPossible() {
+    return Boolean(globalThis.navigator?.locks);
+  }
+
+  constructor(name, owner) {
+    this.#name = name;
+    this.#owner = owner;
+    this.#queue(false);
+  }
+
+  /** A lock is held until it is let go of. */
+  renew() {}
+
+  steal() {
     this.#request?.abort();
     this.#queue(true);
   }
 
-  /** Lets go of the lock, `after` so many milliseconds. */
-  leave(after = 0) {
+  leave(after) {
     this.#left = true;
-    this.leads = false;
     this.#request?.abort();
     if (after > 0) setTimeout(() => this.#release?.(), after);
     else this.#release?.();
-    this.#channel.close();
   }
 
   #queue(steal) {
@@ -897,26 +971,142 @@ class Group {
     this.#request = request;
     // A lock that is stolen can't be waited for, so it takes no signal.
     const options = steal ? { steal } : { signal: request.signal };
-    navigator.locks.request(this.#name, options, () => this.#lead()).catch((error) => this.#lost(error, request));
+    navigator.locks.request(this.#name, options, () => this.#hold()).catch((error) => this.#lost(error, request));
   }
 
-  #lead() {
-    if (this.#left || this.leads) return null;
+  #hold() {
+    if (this.#left || this.#release) return null;
     return new Promise((release) => {
       this.#release = release;
-      this.leads = true;
-      this.#owner.lead(); // May leave at once, so it comes last.
+      this.#owner.won();
     });
   }
 
   /** The request was taken back, or the lock was stolen, or there are no locks for this page. */
   #lost(error, request) {
     if (this.#left || request.signal.aborted) return;
-    if (error.name !== 'AbortError') return this.#owner.alone();
-    this.leads = false;
+    if (error.name !== 'AbortError') return this.#owner.refused();
     this.#release = null;
-    this.#owner.follow();
+    this.#owner.lost();
     this.#queue(false);
+  }
+}
+
+/**
+ * The seat as a record in the storage of the origin: who holds it, and until when. The holder renews it, by a timer and by all that
+ * it says, since a hidden page's timers may be a minute late. Hence a record that has run out is only a reason for
+ * `owner.doubt()`: the holder is asked, and superseded if it does not answer. `owner` as for Lock.
+ *
+ * Storage has no compare-and-swap: two pages may both write. So whoever has written reads again after a random time, and the
+ * holder reads before it renews; what stands there then counts for all.
+ */
+class Lease {
+  #key;
+  #owner;
+  #me = randomName();
+  #holds = false;
+  #renewedAt = 0;
+  #timer;
+  #listening = new AbortController();
+
+  static get isPossible() {
+    try {
+      localStorage.getItem('');
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  constructor(name, owner) {
+    this.#key = name;
+    this.#owner = owner;
+    // A record that was taken away is its holder's word that it has left; it comes to all other pages.
+    const look = ({ key }) => (key === this.#key || key === null) && this.#look();
+    addEventListener('storage', look, { signal: this.#listening.signal });
+    this.#later(() => this.#look(), 0);
+  }
+
+  renew() {
+    if (Date.now() - this.#renewedAt >= RENEW_LEASE_MS) this.#look();
+  }
+
+  steal() {
+    this.#take();
+  }
+
+  leave(after) {
+    clearTimeout(this.#timer);
+    this.#listening.abort();
+    if (!this.#holds) return;
+    this.#holds = false;
+    if (after > 0) setTimeout(() => this.#giveUp(), after);
+    else this.#giveUp();
+  }
+
+  #later(act, ms) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(act, ms);
+  }
+
+  /** What stands there; null where nothing does. A time beyond all that is written is from before the clock was put back. */
+  #record() {
+    try {
+      const { id, until } = parseJson(localStorage.getItem(this.#key)) ?? {};
+      return id ? { id, isGood: until > Date.now() && until <= Date.now() + LEASE_MS } : null;
+    } catch {
+      return null;
+    }
+  }
+
+  #write() {
+    try {
+      localStorage.setItem(this.#key, JSON.stringify({ id: this.#me, until: Date.now() + LEASE_MS }));
+      this.#renewedAt = Date.now();
+      return true;
+    } catch {
+      this.#owner.refused(); // Storage that can be read only, or is full.
+      return false;
+    }
+  }
+
+  #look() {
+    const record = this.#record();
+    if (this.#holds && record && record.id !== this.#me && record.isGood) return this.#lose();
+    if (this.#holds) {
+      if (this.#write()) this.#later(() => this.#look(), RENEW_LEASE_MS);
+      return;
+    }
+    if (!record) return this.#take();
+    if (record.id === this.#me) return this.#settleLater();
+    this.#later(() => this.#look(), RENEW_LEASE_MS);
+    if (!record.isGood) this.#owner.doubt();
+  }
+
+  #take() {
+    if (!this.#holds && this.#write()) this.#settleLater();
+  }
+
+  #settleLater() {
+    this.#later(() => this.#settle(), SETTLE_MS * (1 + 2 * Math.random()));
+  }
+
+  /** Some time after the record was written: whose it has remained. */
+  #settle() {
+    if (this.#record()?.id !== this.#me) return this.#look();
+    this.#holds = true;
+    this.#later(() => this.#look(), RENEW_LEASE_MS);
+    this.#owner.won();
+  }
+
+  #lose() {
+    this.#holds = false;
+    this.#later(() => this.#look(), RENEW_LEASE_MS);
+    this.#owner.lost();
+  }
+
+  #giveUp() {
+    if (this.#record()?.id === this.#me) localStorage.removeItem(this.#key);
   }
 }
 
@@ -967,6 +1157,11 @@ class Follower {
 
   wake() {
     this.#sink.wakeLeader();
+    this.#ask();
+  }
+
+  /** The leader may be no more. */
+  doubt() {
     this.#ask();
   }
 
@@ -1028,6 +1223,7 @@ class Follower {
     }
     if (say === 'event') this.#sink.accept(event);
     else if (say === 'moved') this.#sink.moved(cursor);
+    else if (say === 'pulse') this.#sink.fed();
   }
 
   /** The leader has connected again. Its position is not ours; only if it is not ahead of us have we missed nothing. */
@@ -1141,6 +1337,9 @@ class Client {
   #turn = 0;
   #life = null; // Listens to the page while the client is open.
   #suspended = false;
+  #isAlone = false; // It would share, and can't.
+  #fedAt = 0; // When something last came that the server had said to this page, or to its leader.
+  #isFresh = false; // Whether what is replayed since `hello` is as good as live.
 
   constructor({ url, token, ticket, transport = 'auto', share = true, user = '', cursor = null, paused = false, snapshot, events, category, topics } = {}) {
     if (transport !== 'auto' && !TRANSPORTS[transport]) throw new TypeError(`There is no transport ${transport}.`);
@@ -1158,6 +1357,7 @@ class Client {
   get user() { return this.#user; }
   get cursor() { return parseCursor(this.#position) ? this.#position : null; }
   get counts() { return this.#counts; }
+  get readonly() { return this.#server.credential.kind === 'ticket'; }
 
   /** Calls `handler(data, event)` for each event of a kind; answers a function that ends it. */
   on(kind, handler) {
@@ -1216,6 +1416,8 @@ class Client {
     const after = this.#position;
     if (kind === 'hello') {
       if (this.#user !== null && data.user !== this.#user) return this.#end('another-user');
+      // Whoever heard everything until a moment ago has only missed what is new. Longer than a heartbeat's silence is away.
+      this.#isFresh = this.#user !== null && data.recovered && Date.now() - this.#fedAt < FRESH_MS + data.heartbeat * 1000;
       this.#user = data.user;
       this.#position = data.cursor;
       const { unread, unseen, by_category } = data.counts;
@@ -1223,6 +1425,7 @@ class Client {
     } else if (DURABLE.has(kind)) {
       if (isCovered(id, after)) return;
       this.#position = id;
+      if (this.#isFresh && data.replayed) data.replayed = false;
     } else if (kind === 'unread' && !this.#learn(data)) {
       return;
     }
@@ -1297,8 +1500,12 @@ class Client {
       feed: null,
       get cursor() { return client.#position; },
       get user() { return client.#user; },
-      accept: mine((event) => this.#accept(event)),
+      accept: mine((event) => {
+        this.#accept(event);
+        this.#fedAt = Date.now();
+      }),
       moved: mine((cursor, counts) => this.#moved(cursor, counts)),
+      fed: mine(() => { this.#fedAt = Date.now(); }),
       pulse: mine(() => Date.now() - this.#saidAt > PULSE_MS && this.#relay({ say: 'pulse' })),
       status: mine((status, why, transport) => (status === 'ended' ? this.#end(why) : this.#tell(status, why, transport))),
       ask: mine(() => this.#group?.say({ say: 'ask' })),
@@ -1324,7 +1531,8 @@ class Client {
       await new Promise((resolve) => document.addEventListener('prerenderingchange', resolve, { once: true }));
     }
     if (turn !== this.#turn) return;
-    if (!this.#options.share || !Group.isPossible) return this.#feedBy(Link);
+    if (!this.#options.share) return this.#feedBy(Link);
+    if (!Group.isPossible) return this.#standAlone();
     const name = await this.#groupName(turn);
     if (turn !== this.#turn) return;
     try {
@@ -1332,10 +1540,11 @@ class Client {
         lead: () => this.#lead(),
         follow: () => this.#feedBy(Follower),
         hear: (message) => this.#hear(message),
+        doubt: () => this.#feed?.doubt(),
         alone: () => this.#standAlone(),
       });
     } catch {
-      return this.#feedBy(Link); // Channels are refused here, as in a sandboxed frame.
+      return this.#standAlone(); // Channels are refused here, as in a sandboxed frame.
     }
     this.#feedBy(Follower);
   }
@@ -1397,15 +1606,21 @@ class Client {
     this.#join('reconnecting');
   }
 
-  /** Locks are refused: this page has a connection of its own. */
+  /**
+   * This page has a connection of its own, as long as it is in sight: over HTTP/1.1 a browser has six for a host, and its
+   * seventh page would not even load.
+   */
   #standAlone() {
-    this.#group.leave();
+    this.#group?.leave();
     this.#group = null;
-    this.#feedBy(Link);
+    this.#isAlone = true;
+    if (globalThis.document?.hidden) this.#suspend();
+    else this.#feedBy(Link);
   }
 
   #leave(after) {
     this.#turn += 1;
+    this.#isAlone = false;
     this.#feed?.stop();
     this.#feed = null;
     this.#group?.leave(after);
@@ -1445,7 +1660,10 @@ class Client {
     addEventListener('offline', () => this.isLeader && this.#feed?.restart(), { signal });
     addEventListener('pageshow', (event) => event.persisted && wake(), { signal });
     addEventListener('pagehide', suspend, { signal });
-    page.addEventListener('visibilitychange', () => page.visibilityState === 'visible' && wake(), { signal });
+    page.addEventListener('visibilitychange', () => {
+      if (page.visibilityState === 'visible') wake();
+      else if (this.#isAlone) suspend();
+    }, { signal });
     page.addEventListener('freeze', suspend, { signal });
     page.addEventListener('resume', wake, { signal });
   }

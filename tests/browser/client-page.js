@@ -22,6 +22,15 @@ export const launchWithPageCache = () => chromium.launch({
   ignoreDefaultArgs: ['--disable-back-forward-cache'],
 });
 
+/**
+ * A browser for which `name` is this machine. Over plain HTTP such a host is no secure context, unlike one that is called by a
+ * loopback's own address: its pages have no locks.
+ */
+export const launchWithHost = (name) => chromium.launch({
+  executablePath: process.env.CHROMIUM ?? execFileSync('which', ['chromium'], { encoding: 'utf8' }).trim(),
+  args: ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', `--host-resolver-rules=MAP ${name} 127.0.0.1`],
+});
+
 /** Takes the demo's door, as its page does. */
 export async function signInAs(profile, server, user) {
   const page = await profile.newPage();
@@ -80,9 +89,9 @@ export async function install(page, options = {}) {
 
 export const kept = (page) => page.evaluate(() => window.watch.kept);
 /** Waits until `test(watch, argument)` holds in the page. (`waitForFunction` needs `eval`, which the server's policy forbids.) */
-export async function until(page, test, argument) {
+export async function until(page, test, argument, within = DEADLINE_MS) {
   const look = `(${test})(window.watch, ${JSON.stringify(argument ?? null)})`;
-  for (const deadline = Date.now() + DEADLINE_MS; ; await delay(10)) {
+  for (const deadline = Date.now() + within; ; await delay(10)) {
     if (await page.evaluate(look)) return;
     if (Date.now() > deadline) throw new Error(`this never came true: ${look}; the page has ${JSON.stringify(await kept(page))}`);
   }
@@ -93,20 +102,25 @@ export const received = (page, title) => until(page, ({ kept }, title) => kept.t
 export const transport = (page) => page.evaluate(() => window.watch.client.transport);
 export const isLeader = (page) => page.evaluate(() => window.watch.client.isLeader);
 
-/** A page of a browser that knows no modules, as far as it shows: the old script, by its own means. */
+/** A page of a browser that knows no modules, as far as it shows: the old script, by its own means; `url: null` leaves it to find its server. */
 export async function installPoll(profile, server, options = {}) {
   const page = await profile.newPage();
   await page.route('**/legacy', (route) => route.fulfill({ contentType: 'text/html', body: '<!doctype html><script src="static/tidings-poll.js"></script>' }));
   await page.goto(server.page('legacy'));
   await page.evaluate((options) => {
-    const kept = { titles: [], ids: [], replayed: [], hellos: [], states: [], counts: null };
+    const kept = { titles: [], ids: [], replayed: [], hellos: [], states: [], why: [], counts: null };
     const take = {
       hello: (data) => { kept.hellos.push(data); kept.counts = data.counts.unread; },
       unread: (data) => { kept.counts = data.unread; },
       notification: (data, id) => { kept.titles.push(data.title); kept.ids.push(id); kept.replayed.push(data.replayed); },
     };
+    const secrets = (why, give) => {
+      kept.why.push(why);
+      give(options.tokens.length > 1 ? options.tokens.shift() : options.tokens[0]);
+    };
     const client = window.TidingsPoll.connect({
       url: new URL('.', location.href).href,
+      ...(options.tokens && { token: secrets }),
       ...options,
       onevent: ({ event, id, data }) => take[event]?.(data, id),
       onstatus: (status, why) => kept.states.push(why ? `${status} ${why}` : status),

@@ -33,3 +33,11 @@ export async function serveWorkingPages(context) {
     return route.fulfill({ response: await route.fetch(), body });
   });
 }
+
+/** The same for a proxy's rule `answer`, where a page must come from the network: whether this one has answered. */
+export function answerWorkingCopies(url, response) {
+  if (!FOLDER || !url.pathname.startsWith('/static/')) return false;
+  const name = url.pathname.split('/').pop();
+  workingCopy(name).then((body) => response.writeHead(body ? 200 : 404, { 'Content-Type': typeOf(name), 'Access-Control-Allow-Origin': '*' }).end(body));
+  return true;
+}

@@ -2,15 +2,18 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import { get } from 'node:http';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { runInNewContext } from 'node:vm';
 import { gzipSync } from 'node:zlib';
 import { EventStreamParser } from '../../static/tidings.js';
 import { launch } from './browser.js';
-import { install, installPoll, isLeader, kept, launchWithPageCache, openClient, openVisitor, received, signInAs, status, transport, unread, until } from './client-page.js';
+import { install, installPoll, isLeader, kept, launchWithHost, launchWithPageCache, openClient, openVisitor, received, signInAs, status, transport, unread, until } from './client-page.js';
 import { proxyTo } from './client-proxy.js';
+import { answerWorkingCopies } from './client-static.js';
 import { Server } from './server.js';
 
 let browser;
@@ -83,12 +86,24 @@ for (const [what, text, wanted] of PARSED) {
   });
 }
 
-test('both scripts are small, and the old one is ES5', async (t) => {
-  const [client, poll] = [await source('tidings.js'), await source('tidings-poll.js')];
-  const zipped = gzipSync(client, { level: 9 }).length;
-  t.diagnostic(`tidings.js: ${zipped} bytes by gzip, ${client.length} as it is; tidings-poll.js: ${poll.length} bytes as it is`);
-  assert.ok(zipped < 20_000);
-  assert.ok(poll.length < 3_000);
+/** How many bytes a browser loads; of the working copy, where that is under test, by gzip's own default. */
+async function served(server, name) {
+  if (process.env.TIDINGS_STATIC) return gzipSync(await source(name)).length;
+  const [response] = await once(get(server.page(`static/${name}`), { headers: { 'Accept-Encoding': 'gzip' } }), 'response');
+  response.resume();
+  assert.equal(response.headers['content-encoding'], 'gzip');
+  return Number(response.headers['content-length']);
+}
+
+test('both scripts are small as they are served, and the old one is ES5', async (t) => {
+  const server = await Server.start(t);
+  for (const [name, most] of [['tidings.js', 20_000], ['tidings-poll.js', 3_000]]) {
+    const [script, bytes] = [await source(name), await served(server, name)];
+    t.diagnostic(`${name}: ${bytes} bytes as served, ${gzipSync(script, { level: 9 }).length} by gzip -9, ${script.length} as it is`);
+    assert.ok(bytes < most, `${name} has ${bytes} bytes as served`);
+  }
+  const poll = await source('tidings-poll.js');
+  assert.ok(poll.length < 5_000);
   const global = {};
   runInNewContext(poll.toString(), global);
   assert.equal(typeof global.TidingsPoll.connect, 'function');
@@ -324,6 +339,140 @@ for (const name of ['sse', 'poll', 'ws']) {
     assert.deepEqual(visitor.complaints, [], 'nor does a browser have anything to say, such as of its policies');
   });
 }
+
+/** A profile of a browser in which the pages have neither TLS nor a loopback's name, signed in as alice. */
+async function openPlainVisitor(t, server) {
+  const plain = await launchWithHost('library.example');
+  t.after(() => plain.close());
+  const proxy = await proxyTo(t, server, { answer: answerWorkingCopies });
+  const url = proxy.url.replace('127.0.0.1', 'library.example');
+  const visitor = await plain.newContext();
+  visitor.setDefaultTimeout(20_000);
+  const site = { url, page: (path = '') => `${url}/${path}` };
+  await signInAs(visitor, site, 'alice');
+  return { visitor, site };
+}
+
+test('eight tabs without TLS all load, hold one connection, and lose nothing when the leader closes', async (t) => {
+  const server = await Server.start(t);
+  const { visitor, site } = await openPlainVisitor(t, server);
+  const tabs = await openTabs(visitor, site, 8);
+  assert.deepEqual(await tabs[0].evaluate(() => [isSecureContext, 'locks' in navigator]), [false, false]);
+  assert.deepEqual(await connections(server), { sse: 1 });
+  await server.publish({ title: 'First' });
+  for (const tab of tabs) await unread(tab, 1);
+
+  let open = tabs;
+  const titles = ['First'];
+  for (const round of [1, 2]) {
+    const { leader, others } = await splitByLead(open);
+    const publishing = (async () => {
+      for (const title of numbered(`During ${round}`, 40)) await server.publish({ title });
+    })();
+    await received(others[0], `During ${round} 5`);
+    await leader.close();
+    const began = Date.now();
+    await publishing;
+    titles.push(...numbered(`During ${round}`, 40));
+    for (const tab of others) {
+      await received(tab, titles.at(-1));
+      await unread(tab, titles.length);
+      await hasExactly(tab, titles);
+    }
+    t.diagnostic(`${Date.now() - began} ms after the leader was closed all others had everything`);
+    await splitByLead(others);
+    open = others;
+  }
+  assert.deepEqual(await connections(server), { sse: 1 });
+});
+
+test('without TLS a leader that stands still is superseded, and two that both lead cost a connection and no event', async (t) => {
+  const server = await Server.start(t, QUICK);
+  const { visitor, site } = await openPlainVisitor(t, server);
+  const tabs = await openTabs(visitor, site, 3);
+  const { leader, others } = await splitByLead(tabs);
+  const frozen = leader.evaluate(() => {
+    const until = Date.now() + 11_000;
+    while (Date.now() < until); // It can neither renew its lease nor answer.
+  });
+  await eventually(async () => (await Promise.all(others.map(isLeader))).some(Boolean), 'another tab leads');
+  await server.publishMany(3, 'Meanwhile');
+  for (const tab of others) await received(tab, 'Meanwhile 3');
+  await frozen;
+  await received(leader, 'Meanwhile 3');
+  const leaders = async () => (await Promise.all(tabs.map(isLeader))).filter(Boolean).length;
+  await eventually(async () => await leaders() === 1 && (await connections(server)).sse === 1, 'one of the two gives way');
+
+  // A page that reads and writes a record of its own takes itself for the only one.
+  const { others: [doubled] } = await splitByLead(tabs);
+  await doubled.evaluate(() => {
+    const records = new Map();
+    Storage.prototype.getItem = (key) => records.get(key) ?? null;
+    Storage.prototype.setItem = (key, value) => void records.set(key, value);
+  });
+  await eventually(async () => await leaders() === 2, 'two lead');
+  for (const title of numbered('Doubled', 20)) await server.publish({ title });
+  for (const tab of tabs) {
+    await received(tab, 'Doubled 20');
+    await unread(tab, 23);
+    await hasExactly(tab, [...numbered('Meanwhile', 3), ...numbered('Doubled', 20)]);
+  }
+  assert.deepEqual(await connections(server), { sse: 2 });
+});
+
+test('a page that can share with none holds its connection while it is in sight, and catches up', async (t) => {
+  const server = await Server.start(t);
+  const visitor = await openVisitor(t, browser, server);
+  await visitor.addInitScript(() => {
+    Object.defineProperty(window, 'BroadcastChannel', { value: undefined });
+    window.show = (state) => {
+      Object.defineProperty(document, 'visibilityState', { value: state, configurable: true });
+      Object.defineProperty(document, 'hidden', { value: state === 'hidden', configurable: true });
+      document.dispatchEvent(new Event('visibilitychange'));
+    };
+  });
+  const tabs = await openTabs(visitor, server, 2);
+  await eventually(async () => (await connections(server)).sse === 2, 'each has its own');
+  await tabs[0].evaluate(() => window.show('hidden'));
+  await eventually(async () => (await connections(server)).sse === 1, 'one is put aside');
+  await server.publishMany(3, 'Aside');
+  await received(tabs[1], 'Aside 3');
+  await tabs[0].evaluate(() => window.show('visible'));
+  for (const tab of tabs) {
+    await received(tab, 'Aside 3');
+    await unread(tab, 3);
+    await hasExactly(tab, numbered('Aside', 3));
+  }
+});
+
+test('what is published while the lead changes hands, or while a link is anew, is news; what came while a page was away is not', async (t) => {
+  const server = await Server.start(t);
+  const visitor = await openVisitor(t, browser, server);
+  const proxy = await proxyTo(t, server);
+  const tabs = await openTabs(visitor, proxy, 2);
+  const { leader, others: [follower] } = await splitByLead(tabs);
+  const refuse = (url, response) => url.pathname === '/v1/stream' && Boolean(response.writeHead(502).end());
+  proxy.rules.answer = refuse;
+  await leader.close();
+  await status(follower, 'reconnecting');
+  await server.publish({ title: 'At the hand-over' });
+  proxy.rules.answer = null;
+  await received(follower, 'At the hand-over');
+
+  // Anew from its own position, after a time that is long by the page's clock.
+  proxy.rules.answer = refuse;
+  await follower.evaluate(() => window.watch.client.reconnect());
+  await status(follower, 'reconnecting');
+  await server.publish({ title: 'While away' });
+  await follower.evaluate(() => {
+    const now = Date.now;
+    Date.now = () => now() + 60_000;
+  });
+  proxy.rules.answer = null;
+  await received(follower, 'While away');
+  const { titles, replayed } = await kept(follower);
+  assert.deepEqual([titles, replayed], [['At the hand-over', 'While away'], [false, true]]);
+});
 
 test('tabs that come and go under load each get everything from when they came', async (t) => {
   const server = await Server.start(t);
@@ -810,16 +959,24 @@ test('offline is told, and online again the page is right at once', async (t) =>
   assert.ok(Date.now() - began < 2_000, 'it did not wait for a backoff');
 });
 
-test('a server that stands still for 5 s is given up, and the page is right again when it goes on', async (t) => {
-  const server = await Server.start(t, QUICK);
+// In full: TIDINGS_FREEZE_S=60, with the heartbeat that servers have.
+const FREEZE_S = Number(process.env.TIDINGS_FREEZE_S ?? 5);
+
+test(`a server that stands still for ${FREEZE_S} s is given up, and the page is right again when it goes on`, async (t) => {
+  const server = await Server.start(t, FREEZE_S > 5 ? {} : QUICK);
   const visitor = await openVisitor(t, browser, server);
   const tabs = await openTabs(visitor, server, 2);
   await server.publish({ title: 'Before' });
   for (const tab of tabs) await received(tab, 'Before');
   server.freeze();
-  const thaw = new Promise((resolve) => setTimeout(() => resolve(server.thaw()), 5_000));
-  for (const tab of tabs) await status(tab, 'reconnecting');
+  const frozen = Date.now();
+  const thaw = new Promise((resolve) => setTimeout(() => resolve(server.thaw()), FREEZE_S * 1_000));
+  const lost = (async () => {
+    for (const tab of tabs) await until(tab, ({ client }) => client.status === 'reconnecting', null, FREEZE_S * 1_000);
+    return Date.now() - frozen;
+  })();
   await thaw;
+  assert.ok(await lost < FREEZE_S * 1_000, 'it was given up while it stood still');
   await server.publish({ title: 'After' });
   for (const tab of tabs) {
     await received(tab, 'After');
@@ -896,4 +1053,56 @@ test('tidings-poll.js begins with the newest entries, goes on from a cursor, and
 
   const refused = await installPoll(visitor, server, { token: 'nonsense' });
   await until(refused, ({ kept }) => kept.states.includes('ended bad-credential'));
+});
+
+test('tidings-poll.js finds its server by its own address, or by one that ends without a slash', async (t) => {
+  const server = await Server.start(t, { TIDINGS_HTTP_BASE_PATH: '/tidings' });
+  const visitor = await openVisitor(t, browser, server);
+  for (const url of [null, server.url]) {
+    const page = await installPoll(visitor, server, { url });
+    await until(page, ({ kept }) => kept.states.includes('live'));
+    assert.equal((await kept(page)).hellos[0].user, 'alice');
+  }
+});
+
+test('tidings-poll.js tells what comes between two polls as news', async (t) => {
+  const server = await Server.start(t);
+  const visitor = await openVisitor(t, browser, server);
+  const page = await installPoll(visitor, server);
+  await until(page, ({ kept }) => kept.states.includes('live'));
+  for (const title of numbered('Entry', 12)) await server.publish({ title });
+  await received(page, 'Entry 12');
+  await hasExactly(page, numbered('Entry', 12));
+  assert.deepEqual(new Set((await kept(page)).replayed), new Set([false]));
+});
+
+test('tidings-poll.js asks its callback at the start, before the token runs out, and once more when it was refused', async (t) => {
+  const server = await Server.start(t);
+  const visitor = await openVisitor(t, browser, server, null);
+  const [old, short, long] = ['1s', '30s', '1h'].map((ttl) => tokenOf(server, ttl));
+  await eventually(async () => (await fetch(server.page('v1/inbox/counts'), { headers: { Authorization: `Bearer ${old}` } })).status === 401, 'the token has run out');
+
+  const renewing = await installPoll(visitor, server, { tokens: [short, long] });
+  await until(renewing, ({ kept }) => kept.why.length === 2);
+  await server.publish({ title: 'After' });
+  await received(renewing, 'After');
+  assert.deepEqual((await kept(renewing)).why, ['start', 'expires']);
+  assert.deepEqual((await kept(renewing)).states, ['connecting', 'live']);
+
+  const refused = await installPoll(visitor, server, { tokens: [old, long] });
+  await until(refused, ({ kept }) => kept.states.includes('live'));
+  assert.deepEqual((await kept(refused)).why, ['start', 'refused']);
+
+  for (const [token, why, asked] of [[old, 'expired', ['start', 'refused']], ['', 'signed-out', ['start']]]) {
+    const ended = await installPoll(visitor, server, { tokens: [token] });
+    await until(ended, ({ kept }, why) => kept.states.includes(`ended ${why}`), why);
+    assert.deepEqual((await kept(ended)).why, asked);
+  }
+
+  // Where there was no new one in time, the old one runs out while a poll is parked.
+  const parked = await installPoll(visitor, server, { tokens: [tokenOf(server, '2s'), '', long] });
+  await until(parked, ({ kept }) => kept.why.length === 3);
+  assert.deepEqual((await kept(parked)).why, ['start', 'expires', 'refused']);
+  await server.publish({ title: 'And on' });
+  await received(parked, 'And on');
 });

@@ -1,10 +1,13 @@
 // The Django project of docs/clients/django.md, made from the page in an empty folder and used as a person does: sign in,
-// look at the page, lend a book, hear of it. Plain HTTP; what the bell itself does in a browser is tests/browser's.
+// look at the page, lend a book, hear of it. Plain HTTP, and Chromium for what the pages' scripts do, where the packages and
+// the browser of tests/browser are installed.
 
 import assert from 'node:assert/strict';
 import { appendFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { before, test } from 'node:test';
+import { proxyTo } from '../browser/client-proxy.js';
+import { answerWorkingCopies } from '../browser/client-static.js';
 import { Server } from '../browser/server.js';
 import { python } from './interpreters.js';
 import { block, extract } from './page.js';
@@ -14,14 +17,14 @@ import { DEADLINE_MS, Workshop, eventually } from './program.js';
 const PAGE = 'clients/django.md';
 const FILES = [
   'library/tidings.py', 'library/urls.py', 'library/token.py', 'loans/models.py', 'loans/views.py',
-  'loans/templates/home.html', 'loans/templates/registration/login.html',
+  'loans/templates/home.html', 'loans/templates/kiosk.html', 'loans/templates/registration/login.html',
 ];
 const PERSON = { username: 'alice', password: 'correct horse' };
 
 before(python);
 
 /** The project, with its database and the person, as the page says to make it. */
-async function create(t, server) {
+async function create(t, server, more = {}) {
   const workshop = await Workshop.open(t);
   const env = {
     PATH: `${dirname(await python())}:${process.env.PATH}`,
@@ -29,6 +32,7 @@ async function create(t, server) {
     TIDINGS_KEY: server.key,
     DJANGO_SUPERUSER_USERNAME: PERSON.username,
     DJANGO_SUPERUSER_PASSWORD: PERSON.password,
+    ...more,
   };
   const script = async (name) => workshop.run(['sh', await extract(PAGE, name, workshop.path)], env);
   await script('create.sh');
@@ -39,8 +43,8 @@ async function create(t, server) {
 }
 
 /** Runs the project's own server and returns its address. */
-async function serve({ workshop, env }) {
-  const port = await freePort();
+async function serve({ workshop, env }, port = null) {
+  port ??= await freePort();
   workshop.start(['python', 'manage.py', 'runserver', '--noreload', `127.0.0.1:${port}`], env);
   const url = `http://127.0.0.1:${port}`;
   await eventually(() => fetch(`${url}/accounts/login/`).then(({ ok }) => ok, () => false), 'Django answers');
@@ -173,4 +177,71 @@ test('a token that library/token.py signs marks entries as read', async (t) => {
   });
   assert.equal(response.status, 200, await response.clone().text());
   assert.equal((await response.json()).counts.unread, 0);
+});
+
+/** Chromium, by what tests/browser has; null where that is not installed. */
+async function chromium() {
+  const { launch } = await import('../browser/browser.js').catch((error) => {
+    if (error.code === 'ERR_MODULE_NOT_FOUND') return {};
+    throw error;
+  });
+  return launch ? launch() : null;
+}
+
+/** The project and Tidings, and a page of a browser in which the person has signed in; null where there is no browser. */
+async function openInBrowser(t, more) {
+  const browser = await chromium();
+  if (!browser) {
+    t.skip('playwright-core is not installed in tests/browser');
+    return null;
+  }
+  t.after(() => browser.close());
+  const port = await freePort();
+  const server = await Server.start(t, { TIDINGS_HTTP_ORIGINS: `http://127.0.0.1:${port}` });
+  const proxy = await proxyTo(t, server, { answer: answerWorkingCopies });
+  const url = await serve(await create(t, server, { TIDINGS_PUBLIC_URL: proxy.url, ...more(server) }), port);
+  const page = await browser.newPage();
+  await page.goto(url);
+  await page.fill('[name=username]', PERSON.username);
+  await page.fill('[name=password]', PERSON.password);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByText('Sign alice out').waitFor();
+  return { server, url, page };
+}
+
+const bell = (page, label) => page.getByRole('button', { name: label });
+
+test('a person whose page has a token clears the bell by opening it', async (t) => {
+  const site = await openInBrowser(t, (server) => ({ TIDINGS_JWT_SECRET_FILE: join(server.data, 'token.key') }));
+  if (!site) return;
+  const { server, page } = site;
+  await page.fill('[name=book]', '红楼梦');
+  await page.getByRole('button', { name: 'Lend' }).click();
+  await page.getByText('红楼梦').first().waitFor();
+  await bell(page, 'Notifications, 1 new').click();
+  await page.getByRole('heading', { name: 'Lent to you' }).waitFor();
+  const unseen = async () => {
+    const response = await fetch(server.page('v1/users/user-1/counts'), { headers: { Authorization: `Bearer ${server.key}` } });
+    return (await response.json()).unseen;
+  };
+  await eventually(async () => await unseen() === 0, 'it was marked as seen');
+  await page.reload();
+  await bell(page, /^Notifications(, none new)?$/).waitFor();
+});
+
+test('the kiosk shows what comes, also after its view had no ticket to give', async (t) => {
+  const site = await openInBrowser(t, () => ({}));
+  if (!site) return;
+  const { server, url, page } = site;
+  let asked = 0;
+  // As the view answers while Tidings is away; here the page is there all the same.
+  await page.route('**/ticket/', (route) => (++asked <= 2 ? route.fulfill({ status: 503, json: { ticket: null } }) : route.continue()));
+  await page.goto(`${url}/kiosk/`);
+  await server.publish({ to: { user: 'user-1' }, title: 'Closed on Sunday' });
+  await bell(page, 'Notifications, 1 unread').click();
+  await page.getByRole('heading', { name: 'Closed on Sunday' }).waitFor();
+  assert.equal(asked, 3);
+  await server.publish({ to: { user: 'user-1' }, title: 'Open again' });
+  await page.getByRole('heading', { name: 'Open again' }).waitFor();
+  assert.equal(await page.evaluate(() => document.querySelector('tidings-bell').client.status), 'live');
 });

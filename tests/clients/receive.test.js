@@ -4,7 +4,9 @@
 // TIDINGS_CLIENT_EVENTS and TIDINGS_CLIENT_CUTS set how much; TIDINGS_CLIENT_SEED repeats a run.
 
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Server } from '../browser/server.js';
@@ -117,4 +119,44 @@ test('every receiver ends, and says why, when its token has run out', { concurre
     assert.notEqual(await program.ended(), 0);
     assert.match(program.complaints, /expired/);
   });
+});
+
+/** Answers each request by the next of `answers`, and holds those that come after them. */
+async function serveInTurn(t, answers) {
+  const turns = answers[Symbol.iterator]();
+  const listener = createServer((request, response) => turns.next().value?.(response));
+  listener.listen(0, '127.0.0.1');
+  await once(listener, 'listening');
+  t.after(() => {
+    listener.closeAllConnections();
+    listener.close();
+  });
+  return `http://127.0.0.1:${listener.address().port}`;
+}
+
+test('follow.sh waits twice as long after each failure, up to 30 s, until there was a hello, and as long as a bye says', async (t) => {
+  const workshop = await Workshop.open(t);
+  const log = join(workshop.path, 'waits');
+  await mkdir(join(workshop.path, 'bin'));
+  // It writes down how long it was to sleep, and by what choice, rather than sleep.
+  const logging = (then) => `#!/bin/sh\necho "\${0##*/} $*" >>"$WAITS"\n${then}\n`;
+  await writeFile(join(workshop.path, 'bin/sleep'), logging(''), { mode: 0o755 });
+  await writeFile(join(workshop.path, 'bin/shuf'), logging('echo "${4%%-*}"'), { mode: 0o755 });
+
+  const stream = (...events) => (response) => {
+    response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+    response.end(events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join(''));
+  };
+  const refuse = (response) => response.writeHead(503).end();
+  const hello = { event: 'hello', id: 'e.1', data: {} };
+  const bye = { event: 'bye', id: null, data: { reason: 'shutdown', reconnect: true, retry_ms: 2500 } };
+  const url = await serveInTurn(t, [...Array(7).fill(refuse), stream(hello), stream(hello, bye), refuse, refuse]);
+
+  const script = await extract('clients/curl.md', 'follow.sh', workshop.path);
+  workshop.start(['sh', script], { PATH: `${join(workshop.path, 'bin')}:${process.env.PATH}`, TIDINGS_URL: url, TIDINGS_TOKEN: 'any', WAITS: log });
+  const ranges = [1, 2, 4, 8, 16, 30, 30].map((limit) => [`shuf -n 1 -i 1-${limit}`, 'sleep 1']);
+  const wanted = [...ranges, ...ranges.slice(0, 1), ['sleep 2.5'], ...ranges.slice(0, 2)];
+  const waits = () => readFile(log, 'utf8').then((text) => text.trim().split('\n'), () => []);
+  await eventually(async () => (await waits()).length >= wanted.flat().length, 'all waits');
+  assert.deepEqual(await waits(), wanted.flat());
 });
