@@ -171,6 +171,19 @@ impl<'a> From<&'a Ticket> for TicketBody<'a> {
     }
 }
 
+/// The answer to a new token for an open stream.
+#[derive(Serialize)]
+pub struct RefreshedBody {
+    /// When the stream's credential runs out now.
+    expires: Option<String>,
+}
+
+impl From<Option<Timestamp>> for RefreshedBody {
+    fn from(expires: Option<Timestamp>) -> Self {
+        Self { expires: expires.map(|at| at.to_string()) }
+    }
+}
+
 /// An API key as it is listed: never its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {

@@ -36,6 +36,7 @@ use crate::model::{Identity, StreamId, UserIdentity};
 use crate::wire::event::ByeReason;
 use crate::wire::frame::{Frame, SharedFrame};
 use crate::wire::inbox::MarkedBody;
+use crate::wire::manage::RefreshedBody;
 use crate::wire::operation::{self, Done, Failed, Operation, Refused, Request};
 use crate::wire::problem::{Problem, ProblemBody};
 
@@ -330,18 +331,12 @@ async fn refresh(
     let fresh = broker.check_user_token(token)?;
     let expires = broker.refresh(stream, &fresh).await?;
     *who = fresh;
-    Ok(RefreshedBody { expires: expires.map(|at| at.to_string()) })
+    Ok(expires.into())
 }
 
 #[derive(Serialize)]
 struct AuthBody<'a> {
     user: &'a str,
-}
-
-#[derive(Serialize)]
-struct RefreshedBody {
-    /// When the stream's credential runs out now.
-    expires: Option<String>,
 }
 
 #[derive(Serialize)]
