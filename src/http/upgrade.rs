@@ -1,7 +1,7 @@
 //! From HTTP to a WebSocket (RFC 6455): the opening handshake, the limits of every socket, and a proper end.
 //!
 //! hyper reads the request and writes the `101`; then the connection gives the socket up, and it is framed here. Nothing
-//! of hyper is kept for as long as the WebSocket lives, which is what makes an idle one small.
+//! of hyper is kept for as long as the WebSocket lives.
 //!
 //! **Invariant**: whatever a client sends, it costs its own connection only, and it is told why by a close code where
 //! the standard has one.
