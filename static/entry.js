@@ -41,7 +41,7 @@ export function safeIcon(text) {
 }
 
 /** What the entry is called where there is room for one line. */
-export const nameOf = (entry, words) => entry.title || entry.body || words.say('untitled');
+const nameOf = (entry, words) => entry.title || entry.body || words.say('untitled');
 
 /** Says the time anew in every <time> below `root`. */
 export function refreshTimes(root, words, now = new Date()) {

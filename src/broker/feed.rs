@@ -79,7 +79,6 @@ impl Broker {
     pub fn open_feed(&self, who: UserIdentity, request: FeedRequest) -> Result<Feed, ByeReason> {
         self.has_room()?;
         let id = StreamId(Uuid::now_v7().as_u128());
-        let request = FeedRequest { snapshot: request.snapshot.min(MAX_SNAPSHOT), ..request };
         Ok(Feed { id, events: Box::pin(events(self.clone(), id, who, request)) })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Broker;
-use super::feed::FeedRequest;
+use super::feed::{FeedRequest, MAX_SNAPSHOT};
 use super::inbox::may_see;
 use super::opening::{Backlog, Begin, Greeting, Opening, Plan, join, kinds, shown};
 use super::tally::Tallies;
@@ -90,6 +90,7 @@ impl Live {
         request: FeedRequest,
         stay: Stay,
     ) -> Result<(Self, Opening), ByeReason> {
+        let request = FeedRequest { snapshot: request.snapshot.min(MAX_SNAPSHOT), ..request };
         let (who, request) = (Arc::new(who), Arc::new(request));
         let mut attempt = attempt(broker, stream, &who, &request, &stay).await?;
         if matches!(attempt, Attempt::UnknownUser) {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::expiry::{Expiry, ExpiryEvent};
-use super::feed::{FeedRequest, MAX_SNAPSHOT, bye};
+use super::feed::{FeedRequest, bye};
 use super::live::{Live, Stay};
 use super::opening::{Backlog, Opening};
 use crate::hub::Taken;
@@ -49,7 +49,6 @@ impl Broker {
     pub async fn poll(&self, who: UserIdentity, request: PollRequest) -> Result<Polled, ByeReason> {
         self.has_room()?;
         let PollRequest { feed, wait, limit, client } = request;
-        let feed = FeedRequest { snapshot: feed.snapshot.min(MAX_SNAPSHOT), ..feed };
         let deadline = Instant::now() + wait;
         let (wants_counts, stream) = (feed.filter.wants(EventKind::Unread), StreamId(Uuid::now_v7().as_u128()));
         let stay = if wait.is_zero() { Stay::Glance } else { Stay::Poll(client) };

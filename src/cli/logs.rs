@@ -20,9 +20,6 @@ use crate::config::LogFormat;
 /// The variable that stands above the setting `log.level`.
 const FILTER_VARIABLE: &str = "TIDINGS_LOG";
 
-/// What is never logged in more detail, whatever the filter says.
-const QUIET: [&str; 2] = ["tungstenite=info", "tokio_tungstenite=info"];
-
 /// Begins to log. Panics go the same way, so that they too are one line with a priority.
 ///
 /// # Errors
@@ -35,10 +32,6 @@ pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), Usage> {
     let filter = EnvFilter::try_new(&filter).map_err(|e| {
         Usage(format!("{origin} must be a level or a filter such as \"info,tidings::store=debug\": {e}"))
     })?;
-    // At `trace` the WebSocket library tells whole messages, and with them the token of a first one.
-    let filter = QUIET.iter().fold(filter, |filter, quiet| {
-        filter.add_directive(quiet.parse().expect("a target and a level are a directive"))
-    });
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
@@ -49,6 +42,9 @@ pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), Usage> {
             builder.compact().with_target(false).with_ansi(colours).init();
         }
     }
+    // Libraries that log by the `log` crate don't know our rule: at `trace` the WebSocket's tells whole messages, and with
+    // them the token of a first one. No filter, however exact, lets that through.
+    log::set_max_level(log::LevelFilter::Info);
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(at, "Panic: {}", panic.payload_as_str().unwrap_or("no text"));

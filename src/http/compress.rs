@@ -12,17 +12,17 @@ use http_body_util::BodyExt as _;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
+use tower_http::compression::predicate::{NotForContentType, Predicate as _};
 
 use super::body::Body;
 
 /// Bytes below which the headers cost what the compression saves. Secrets (tickets, keys) stay below it too.
-const MIN_BYTES: u64 = 1024;
+const MIN_BYTES: usize = 1024;
 
 /// Compresses an answer, where its client takes gzip.
 pub async fn compress(accepted: Option<HeaderValue>, response: Response<Body>) -> Response<Body> {
     let Some(accepted) = accepted.filter(|_| is_worth_it(response.body())) else { return response };
-    let worth = SizeAbove::new(MIN_BYTES).and(NotForContentType::IMAGES).and(NotForContentType::const_new("font/"));
+    let worth = NotForContentType::IMAGES.and(NotForContentType::const_new("font/"));
     let layer = CompressionLayer::new().gzip(true).quality(CompressionLevel::Default).compress_when(worth);
     let mut request = Request::new(());
     request.headers_mut().insert(ACCEPT_ENCODING, accepted);
@@ -49,7 +49,7 @@ fn weak(tag: &HeaderValue) -> Option<HeaderValue> {
 }
 
 fn is_worth_it(body: &Body) -> bool {
-    matches!(body, Body::Full(bytes) if bytes.len() as u64 > MIN_BYTES)
+    matches!(body, Body::Full(bytes) if bytes.len() > MIN_BYTES)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::support::{token, wait_for};
 
 #[test]
 fn no_credential_and_no_body_ever_stands_in_the_log() {
-    let loud = "trace,tungstenite=trace,tokio_tungstenite::compat=trace";
+    let loud = "trace,tungstenite=trace,tungstenite::protocol=trace,tokio_tungstenite=trace";
     let mut server = Setup::serve().env("TIDINGS_LOG", loud).start();
     let publishing = json!({ "sub": "alice", "exp": token::now() + 60, "scope": "publish" });
     let (token, key, ticket) = (server.token_for(&publishing), server.key(&["publish"]), server.ticket("alice"));

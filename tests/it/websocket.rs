@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::http::{Answer, Ask, Connection, Socket, check_problem};
 use crate::support::poll::figure;
 use crate::support::server::{Server, Setup};
-use crate::support::ws::{BINARY, CLOSE, Frame, Frames, PING, PONG, TEXT, Ws, handshake};
+use crate::support::ws::{BINARY, CLOSE, CONTINUATION, Frame, Frames, PING, PONG, TEXT, Ws, handshake};
 use crate::support::{DEADLINE, token, wait_for};
 
 /// Bytes of a message at most.
@@ -563,4 +563,22 @@ fn a_token_that_is_to_come_counts_and_not_the_cookie_that_browsers_send_along() 
         assert_eq!(ws.ask(json!({ "op": "auth", "token": bobs }))["user"], "bob", "{cookie}");
         assert_eq!(ws.expect("hello").data["user"], "bob", "{cookie}");
     }
+}
+
+#[test]
+fn frames_that_never_become_a_message_are_read_no_faster_than_there_is_reason_to_send() {
+    let server = Server::start();
+    let mut ws = live(&server, "alice");
+    let mut neighbour = live(&server, "bob");
+    ws.frames.send(&Frame::new(TEXT, "").unfinished());
+    let empty = Frame::new(CONTINUATION, "").unfinished().masked();
+    // Half a MiB more than may come at once, at a quarter of a MiB a second.
+    let flood = empty.repeat(1024 * 1024 * 3 / 2 / empty.len());
+    let began = Instant::now();
+    ws.frames.send_raw(&flood);
+    ws.frames.send(&Frame::new(PING, "are you there"));
+    let answer = ws.frames.next().expect("it is only read later");
+    assert_eq!((answer.opcode, answer.payload.as_slice()), (PONG, &b"are you there"[..]));
+    assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
+    goes_on(&server, "bob", &mut neighbour, "undisturbed");
 }
