@@ -1,8 +1,11 @@
 //! Single values: how a duration, a size, an address is written in a settings file or the environment.
 //!
-//! Pure text to value. Which key has which kind, and between which bounds, is `config::Config`'s.
+//! Pure text to value; durations are read as requests bear them. Which key has which kind, and between which bounds, is `config::Config`'s.
 
 use std::time::Duration;
+
+pub use crate::wire::measure::duration;
+use crate::wire::measure::measured;
 
 /// A value as it was given, before its key says what it must be. Kinds that no key has (dates, floats, …) are refused
 /// where the file is read.
@@ -61,11 +64,6 @@ impl Value {
     }
 }
 
-/// Reads `90s`, `10m`, `2h`, `7d`, or a number of seconds. `None` where it is none of these.
-pub fn duration(text: &str) -> Option<Duration> {
-    measured(text, &[("s", 1), ("m", 60), ("h", 3600), ("d", 86_400), ("", 1)]).map(Duration::from_secs)
-}
-
 /// Writes a duration of whole seconds the way [`duration`] reads it, in the largest unit that fits.
 pub(super) fn duration_text(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -76,33 +74,9 @@ pub(super) fn duration_text(span: Duration) -> String {
     format!("{}{unit}", seconds / length)
 }
 
-/// Reads a whole number with a unit behind it. The first unit that ends the text counts.
-fn measured(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let text = text.trim();
-    let (digits, factor) = units.iter().find_map(|(unit, factor)| text.strip_suffix(unit).map(|d| (d, factor)))?;
-    let digits = digits.trim_end();
-    // `parse` would take a leading plus.
-    if !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse::<u64>().ok()?.checked_mul(*factor)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_units_or_are_seconds() {
-        for (text, seconds) in
-            [("90s", 90), ("10m", 600), ("2h", 7200), ("7d", 604_800), ("15", 15), (" 1 h ", 3600), ("0s", 0)]
-        {
-            assert_eq!(duration(text), Some(Duration::from_secs(seconds)), "{text}");
-        }
-        for bad in ["", "s", "1w", "-1s", "+1s", "1.5h", "99999999999999999999", "9999999999999999999d", "1h30m"] {
-            assert_eq!(duration(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn durations_are_written_as_they_are_read() {

@@ -15,3 +15,30 @@ pub enum Audience {
     /// Everyone, those who first appear later included.
     Everyone,
 }
+
+/// Who decides who follows a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FollowRule {
+    /// Backends, by API key.
+    #[default]
+    Managed,
+    /// Users too, each for themselves, as far as their token may see the topic.
+    Open,
+}
+
+impl FollowRule {
+    pub const ALL: [Self; 2] = [Self::Managed, Self::Open];
+
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Managed => "managed",
+            Self::Open => "open",
+        }
+    }
+
+    /// Reads what [`FollowRule::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.as_str() == text)
+    }
+}

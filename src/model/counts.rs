@@ -53,6 +53,8 @@ pub struct Tally {
     pub own_total: Option<u64>,
     pub unread_gone: u64,
     pub unseen_gone: u64,
+    /// The user has taken the topic out of their counts. What is gone goes on being kept, for when it is taken back.
+    pub muted: bool,
 }
 
 impl Tally {
@@ -60,6 +62,9 @@ impl Tally {
     ///
     /// Saturates at 0 in a release build, where a row that broke the invariant must not show 18 quintillion.
     pub fn counts(&self, total: u64) -> CategoryCounts {
+        if self.muted {
+            return CategoryCounts::default();
+        }
         let total = self.own_total.unwrap_or(total);
         debug_assert!(self.unread_gone <= total && self.unseen_gone <= total, "{self:?} of {total}");
         CategoryCounts {
@@ -75,15 +80,24 @@ mod tests {
 
     #[test]
     fn a_publish_raises_every_followers_count_without_touching_their_rows() {
-        let tally = Tally { source: SourceKey::from_i64(7), own_total: None, unread_gone: 4, unseen_gone: 9 };
+        let tally =
+            Tally { source: SourceKey::from_i64(7), own_total: None, unread_gone: 4, unseen_gone: 9, muted: false };
         assert_eq!(tally.counts(10), CategoryCounts { unread: 6, unseen: 1 });
         assert_eq!(tally.counts(11), CategoryCounts { unread: 7, unseen: 2 });
     }
 
     #[test]
     fn a_left_topic_stops_counting() {
-        let tally = Tally { source: SourceKey::from_i64(7), own_total: Some(10), unread_gone: 4, unseen_gone: 4 };
+        let tally =
+            Tally { source: SourceKey::from_i64(7), own_total: Some(10), unread_gone: 4, unseen_gone: 4, muted: false };
         assert_eq!(tally.counts(500), CategoryCounts { unread: 6, unseen: 6 });
+    }
+
+    #[test]
+    fn a_muted_topic_counts_nothing() {
+        let source = SourceKey::from_i64(7);
+        let tally = Tally { source, own_total: None, unread_gone: 4, unseen_gone: 9, muted: true };
+        assert_eq!(tally.counts(10), CategoryCounts::default());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The person's states of an entry: seen, read, archived; and the marks that set them.
 
-use super::{Category, NotificationId, Seq, Timestamp};
+use super::{Category, Death, NotificationId, Seq, Timestamp};
 
 /// One of the three states that the store keeps of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,11 +125,30 @@ impl EntryState {
     }
 }
 
-/// What one committed mark changed: the content of a `state` event.
+/// What became of entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Became {
+    /// One of the person's devices marked them.
+    Marked(MarkAs),
+    /// They are over.
+    Dead(Death),
+}
+
+impl Became {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Marked(mark) => mark.as_str(),
+            Self::Dead(death) => death.as_str(),
+        }
+    }
+}
+
+/// What one committed mark, or one death, changed: the content of a `state` event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateChange {
     pub seq: Seq,
-    pub mark: MarkAs,
+    pub became: Became,
     pub target: MarkTarget,
     pub category: Option<Category>,
 }

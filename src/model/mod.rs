@@ -8,16 +8,18 @@
 mod audience;
 mod counts;
 mod identity;
+mod life;
 mod mark;
 mod name;
 mod notification;
 mod position;
 mod time;
 
-pub use audience::{Audience, MAX_RECIPIENTS};
+pub use audience::{Audience, FollowRule, MAX_RECIPIENTS};
 pub use counts::{CategoryCounts, Counts, Tally};
 pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TopicPattern, UserIdentity};
-pub use mark::{EntryState, Mark, MarkAs, MarkKind, MarkTarget, StateChange};
+pub use life::{CollapseKey, Death, Deliver, Expiry, Life};
+pub use mark::{Became, EntryState, Mark, MarkAs, MarkKind, MarkTarget, StateChange};
 pub use name::{Category, InvalidName, TopicName, UserId};
 pub use notification::{
     Action, Content, ContentError, Draft, MAX_ACTIONS, MAX_BODY_CHARS, MAX_DATA_BYTES, MAX_DEPTH, MAX_LABEL_CHARS,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Audience, Category, Seq, Timestamp, TopicName};
+use super::{Audience, Category, Life, Seq, Timestamp, TopicName};
 
 /// Characters (Unicode scalar values) of a title at most.
 pub const MAX_TITLE_CHARS: usize = 250;
@@ -177,6 +177,7 @@ pub struct Draft {
     pub content: Content,
     /// Whether the publisher named the category. A topic's entries bear the topic's own where none is named.
     pub category_named: bool,
+    pub life: Life,
 }
 
 /// A notification as the log holds it.

@@ -2,10 +2,11 @@
 
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 
+use super::json;
 use crate::model::{
-    Action, Counts, Cursor, EntryState, Epoch, MarkTarget, Notification, Seq, StateChange, Timestamp, UserId,
+    Action, Became, Counts, Cursor, Death, EntryState, Epoch, MarkTarget, Notification, Seq, StateChange, Timestamp,
+    UserId,
 };
 
 /// The closed set of event names.
@@ -72,6 +73,8 @@ impl ResetReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ByeReason {
     Shutdown,
+    /// The stream can't go on as it is; another one can.
+    Rotate,
     Overloaded,
     Expired,
     Revoked,
@@ -83,6 +86,7 @@ impl ByeReason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Shutdown => "shutdown",
+            Self::Rotate => "rotate",
             Self::Overloaded => "overloaded",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
@@ -94,7 +98,7 @@ impl ByeReason {
     /// Whether the client may come back by itself with what it has.
     pub const fn reconnects(self) -> bool {
         match self {
-            Self::Shutdown | Self::Overloaded | Self::Slow => true,
+            Self::Shutdown | Self::Rotate | Self::Overloaded | Self::Slow => true,
             Self::Expired | Self::Revoked | Self::Replaced => false,
         }
     }
@@ -162,7 +166,7 @@ impl Serialize for NotificationBody<'_> {
         map.serialize_entry("category", content.category.as_str())?;
         map.serialize_entry("title", &content.title)?;
         map.serialize_entry("body", &content.body)?;
-        map.serialize_entry("data", &content.data.as_deref().and_then(raw))?;
+        map.serialize_entry("data", &content.data.as_deref().and_then(json::stored))?;
         map.serialize_entry("icon", &content.icon)?;
         map.serialize_entry("click", &content.click)?;
         map.serialize_entry("actions", &Actions(&content.actions))?;
@@ -175,11 +179,6 @@ impl Serialize for NotificationBody<'_> {
         }
         map.end()
     }
-}
-
-/// Stored `data` was valid when it was accepted; should the file have been damaged, the entry still shows.
-fn raw(json: &str) -> Option<&RawValue> {
-    serde_json::from_str(json).ok()
 }
 
 /// Buttons, as the store keeps them too.
@@ -230,7 +229,10 @@ impl Serialize for StateChangeBody<'_> {
         if let Some(category) = &self.change.category {
             map.serialize_entry("category", category.as_str())?;
         }
-        map.serialize_entry("state", self.change.mark.as_str())?;
+        map.serialize_entry("state", self.change.became.as_str())?;
+        if let Became::Dead(Death::Replaced { by }) = &self.change.became {
+            map.serialize_entry("by", &Text(by))?;
+        }
         map.end()
     }
 }

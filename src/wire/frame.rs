@@ -108,6 +108,20 @@ impl Frame {
         frame
     }
 
+    /// What became of an entry that is over.
+    pub fn death(
+        epoch: &Epoch,
+        change: &StateChange,
+        topic: Option<&TopicName>,
+        category: &Category,
+        committed: Instant,
+    ) -> Self {
+        let mut frame = Self::state(epoch, change, Some(committed));
+        frame.topic = topic.cloned();
+        frame.category = Some(category.clone());
+        frame
+    }
+
     /// A user's counts as of a position.
     pub fn unread(epoch: &Epoch, counts: &Counts, as_of: Seq) -> Self {
         let as_of = Cursor { epoch: epoch.clone(), seq: as_of };

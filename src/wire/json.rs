@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::model::{ContentError, MAX_DEPTH};
+use crate::model::{ContentError, MAX_DEPTH, MAX_RECIPIENTS};
 
 /// Why a body was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,9 @@ pub enum BodyError {
     /// JSON that nests deeper than [`MAX_DEPTH`].
     #[error("the JSON nests deeper than {MAX_DEPTH} levels")]
     Depth,
+    /// A publish that names so many users, which is more than [`MAX_RECIPIENTS`].
+    #[error("`to.users` names {0} users; one publish may name {MAX_RECIPIENTS}")]
+    TooManyRecipients(usize),
     /// An object whose fields break rules.
     #[error("{}", describe(.0))]
     Fields(Vec<ContentError>),
@@ -93,6 +96,12 @@ impl<'a> Fields<'a> {
         self.read(name, "a string")
     }
 
+    /// Takes a field as text, where it is there: a string as what it says, anything else as it is written.
+    pub fn text(&mut self, name: &str) -> Option<String> {
+        let raw = self.take(name)?.get();
+        Some(serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned()))
+    }
+
     /// Notes that a field breaks a rule.
     pub fn refuse(&mut self, name: &str, detail: impl Into<String>) {
         let pointer = format!("{}/{}", self.at, name.replace('~', "~0").replace('/', "~1"));
@@ -107,6 +116,18 @@ impl<'a> Fields<'a> {
     /// Takes over what was found elsewhere.
     pub fn absorb(&mut self, errors: impl IntoIterator<Item = ContentError>) {
         self.errors.extend(errors);
+    }
+
+    /// The value, where it is there and nothing was refused.
+    ///
+    /// # Errors
+    /// [`BodyError::Fields`] with every fault found.
+    pub fn close<T>(self, value: Option<T>) -> Result<T, BodyError> {
+        let errors = self.finish();
+        match value {
+            Some(value) if errors.is_empty() => Ok(value),
+            _ => Err(BodyError::Fields(errors)),
+        }
     }
 
     /// Every fault found; fields nobody took are unknown ones.
@@ -189,6 +210,12 @@ pub fn compact(json: &str) -> String {
         (inside, escaped) = step(inside, escaped, c);
     }
     line
+}
+
+/// JSON that was checked when it came, as a part of what is written. Should the file have been damaged, the rest still
+/// shows.
+pub fn stored(json: &str) -> Option<&RawValue> {
+    serde_json::from_str(json).ok()
 }
 
 fn outside_strings(json: &str, mut see: impl FnMut(u8)) {

@@ -1,28 +1,14 @@
-//! Bodies of the resources that backends and operators use: topics, followers, tickets, keys, the demo's sign-in.
+//! Bodies of the resources that backends and operators use: tickets, keys, the demo's sign-in.
 
 use serde::Serialize;
 
 use super::json::{BodyError, Fields};
-use super::publish::category;
-use crate::model::{Category, KeyId, Scope, Timestamp, TopicName, UserId};
+use crate::model::{KeyId, Scope, Timestamp, UserId};
 
 /// Characters of a key's name at most.
 pub const MAX_KEY_NAME: usize = 64;
 /// Scopes of a key at most.
 pub const MAX_KEY_SCOPES: usize = 32;
-
-/// Reads the body of `PUT /v1/topics/{topic}`: `{"category"}`, or nothing.
-///
-/// # Errors
-/// [`BodyError`].
-pub fn parse_topic(body: &[u8]) -> Result<Option<Category>, BodyError> {
-    if body.is_empty() {
-        return Ok(None);
-    }
-    let mut fields = Fields::parse(body)?;
-    let category = category(&mut fields, "category");
-    finish(fields, Some(category))
-}
 
 /// Reads the body of `POST /v1/tickets`: `{"user"}` by a backend's key, `{}` or nothing by the user.
 ///
@@ -37,17 +23,23 @@ pub fn parse_ticket(body: &[u8]) -> Result<Option<UserId>, BodyError> {
     if let Some(Err(e)) = &user {
         fields.refuse("user", e.to_string());
     }
-    finish(fields, Some(user.and_then(Result::ok)))
+    fields.close(Some(user.and_then(Result::ok)))
 }
 
-/// Reads `{"user"}`: a line of a bulk follow, or the body of a demo's sign-in.
+/// Reads `{"user"}`: the body of a demo's sign-in.
 ///
 /// # Errors
 /// [`BodyError`].
 pub fn parse_user(body: &[u8]) -> Result<UserId, BodyError> {
     let mut fields = Fields::parse(body)?;
+    let user = named_user(&mut fields);
+    fields.close(user)
+}
+
+/// Takes the field `user`, which must be there.
+pub fn named_user(fields: &mut Fields<'_>) -> Option<UserId> {
     let user = fields.string("user");
-    let user = match user.as_deref().map(UserId::new) {
+    match user.as_deref().map(UserId::new) {
         Some(Ok(user)) => Some(user),
         Some(Err(e)) => {
             fields.refuse("user", e.to_string());
@@ -57,8 +49,7 @@ pub fn parse_user(body: &[u8]) -> Result<UserId, BodyError> {
             fields.refuse("user", "is missing");
             None
         }
-    };
-    finish(fields, user)
+    }
 }
 
 /// A new API key as asked for.
@@ -89,58 +80,11 @@ pub fn parse_key(body: &[u8]) -> Result<KeyBody, BodyError> {
             None => fields.refuse("scopes", format!("`{text}` is no scope; there are {SCOPE_NAMES}")),
         }
     }
-    finish(fields, Some(KeyBody { name, scopes }))
+    fields.close(Some(KeyBody { name, scopes }))
 }
 
 /// The scopes, for people.
 pub const SCOPE_NAMES: &str = "publish, publish:topic/<pattern>, tickets, users, templates, admin";
-
-fn finish<T>(fields: Fields<'_>, value: Option<T>) -> Result<T, BodyError> {
-    let errors = fields.finish();
-    match value {
-        Some(value) if errors.is_empty() => Ok(value),
-        _ => Err(BodyError::Fields(errors)),
-    }
-}
-
-/// A topic, as its publishers and operators see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
-    pub name: TopicName,
-    pub category: Category,
-    pub followers: u64,
-    /// Entries published so far.
-    pub published: u64,
-}
-
-/// [`Topic`] as a body.
-#[derive(Serialize)]
-pub struct TopicBody<'a> {
-    topic: &'a str,
-    category: &'a str,
-    followers: u64,
-    published: u64,
-}
-
-impl<'a> From<&'a Topic> for TopicBody<'a> {
-    fn from(topic: &'a Topic) -> Self {
-        Self {
-            topic: topic.name.as_str(),
-            category: topic.category.as_str(),
-            followers: topic.followers,
-            published: topic.published,
-        }
-    }
-}
-
-/// The answer to a follow or its end.
-#[derive(Serialize)]
-pub struct FollowBody<'a> {
-    pub topic: &'a str,
-    pub user: &'a str,
-    pub following: bool,
-    pub changed: bool,
-}
 
 /// A ticket, told once.
 #[derive(Clone, Debug)]

@@ -8,6 +8,8 @@ use serde_json::value::RawValue;
 use super::inbox::{MarkBody, read_mark};
 use super::json::{BodyError, Fields};
 use super::problem::ProblemBody;
+use super::topic::last;
+use crate::model::TopicName;
 
 /// Bytes of a `ref` at most, as it is written.
 const MAX_REF_BYTES: usize = 64;
@@ -30,13 +32,21 @@ pub enum Operation {
     Mark(MarkBody),
     /// A new token for the stream.
     Refresh { token: String },
+    /// As `PUT /v1/topics/{topic}/follow`; `last` is 0 to [`MAX_LAST`](super::topic::MAX_LAST).
+    Follow { topic: TopicName, last: u32 },
+    /// As `DELETE /v1/topics/{topic}/follow`.
+    Unfollow { topic: TopicName },
+    /// As `PUT /v1/topics/{topic}/mute`.
+    Mute { topic: TopicName },
+    /// As `DELETE /v1/topics/{topic}/mute`.
+    Unmute { topic: TopicName },
     /// A sign of life.
     Ping,
 }
 
 impl Operation {
     /// The names of all there are.
-    pub const NAMES: [&'static str; 4] = ["auth", "mark", "refresh", "ping"];
+    pub const NAMES: [&'static str; 8] = ["auth", "mark", "refresh", "follow", "unfollow", "mute", "unmute", "ping"];
 }
 
 /// Why a message is no operation.
@@ -69,6 +79,13 @@ fn read(mut fields: Fields<'_>) -> Result<Operation, Refused> {
         Some("mark") => return read_mark(fields).map(Operation::Mark).map_err(Refused::Body),
         Some("auth") => token(&mut fields).map(|token| Operation::Auth { token }),
         Some("refresh") => token(&mut fields).map(|token| Operation::Refresh { token }),
+        Some("follow") => {
+            let last = last(&mut fields);
+            topic(&mut fields).map(|topic| Operation::Follow { topic, last })
+        }
+        Some("unfollow") => topic(&mut fields).map(|topic| Operation::Unfollow { topic }),
+        Some("mute") => topic(&mut fields).map(|topic| Operation::Mute { topic }),
+        Some("unmute") => topic(&mut fields).map(|topic| Operation::Unmute { topic }),
         Some("ping") => Some(Operation::Ping),
         Some(other) => return Err(Refused::Unknown(other.chars().take(MAX_REF_BYTES).collect())),
         None => {
@@ -76,8 +93,15 @@ fn read(mut fields: Fields<'_>) -> Result<Operation, Refused> {
             None
         }
     };
-    let errors = fields.finish();
-    operation.filter(|_| errors.is_empty()).ok_or(Refused::Body(BodyError::Fields(errors)))
+    fields.close(operation).map_err(Refused::Body)
+}
+
+fn topic(fields: &mut Fields<'_>) -> Option<TopicName> {
+    let Some(topic) = fields.string("topic") else {
+        fields.refuse("topic", "must name the topic");
+        return None;
+    };
+    TopicName::new(&topic).map_err(|e| fields.refuse("topic", e.to_string())).ok()
 }
 
 fn token(fields: &mut Fields<'_>) -> Option<String> {
@@ -137,6 +161,17 @@ mod tests {
             parse(r#"{"token":"t","op":"auth","ref":1.50}"#).operation,
             Ok(Operation::Auth { token: "t".into() })
         );
+        let topic = TopicName::new("ops/eu").expect("a topic");
+        for (op, operation) in [
+            ("follow", Operation::Follow { topic: topic.clone(), last: 0 }),
+            ("unfollow", Operation::Unfollow { topic: topic.clone() }),
+            ("mute", Operation::Mute { topic: topic.clone() }),
+            ("unmute", Operation::Unmute { topic: topic.clone() }),
+        ] {
+            assert_eq!(parse(&format!(r#"{{"op":"{op}","topic":"ops/eu"}}"#)).operation, Ok(operation));
+        }
+        let follow = parse(r#"{"op":"follow","topic":"ops/eu","last":100}"#).operation;
+        assert_eq!(follow, Ok(Operation::Follow { topic, last: 100 }));
         assert_eq!(reference(r#"{"op":"ping","ref":1.50}"#).as_deref(), Some("1.50"));
         assert_eq!(reference(r#"{"op":"ping","ref":null}"#), None);
     }
@@ -148,8 +183,14 @@ mod tests {
             assert!(parse(text).operation.is_err(), "{text}");
         }
         assert_eq!(refusal(r#"{"op":"fly"}"#), "unknown fly");
-        assert!(refusal("{}").contains("auth, mark, refresh, ping"));
+        assert!(refusal("{}").contains("auth, mark, refresh, follow, unfollow, mute, unmute, ping"));
         assert!(refusal(r#"{"op":"refresh"}"#).contains("/token"));
+        for op in ["follow", "unfollow", "mute", "unmute"] {
+            assert!(refusal(&format!(r#"{{"op":"{op}"}}"#)).starts_with("/topic"));
+            assert!(refusal(&format!(r#"{{"op":"{op}","topic":"a b"}}"#)).starts_with("/topic"));
+        }
+        assert!(refusal(r#"{"op":"follow","topic":"ops","last":101}"#).starts_with("/last"));
+        assert!(refusal(r#"{"op":"mute","topic":"ops","last":1}"#).starts_with("/last"));
         assert!(refusal("[1]").contains("not the JSON expected"));
         for bad in [r#"{"op":"ping","ref":{}}"#, r#"{"op":"ping","ref":true}"#] {
             assert!(refusal(bad).starts_with("/ref"), "{bad}");

@@ -4,13 +4,26 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::json::BodyError;
-use super::publish::{parse_short, topic_audience};
+use super::publish::{LifeTexts, parse_short, topic_audience};
 use crate::model::{Category, Content, ContentError, Draft, Priority};
 
-/// What a plain publish says besides its body, by name. Headers and query parameters bear the same names.
-pub const PLAIN_FIELDS: [&str; 7] = ["to", "title", "priority", "category", "click", "icon", "sender"];
+/// What a plain publish says besides its body: the name as a query parameter, and as a header.
+pub const PLAIN_FIELDS: [(&str, &str); 12] = [
+    ("to", "to"),
+    ("title", "title"),
+    ("priority", "priority"),
+    ("category", "category"),
+    ("click", "click"),
+    ("icon", "icon"),
+    ("sender", "sender"),
+    ("collapse", "collapse"),
+    ("deliver_at", "deliver-at"),
+    ("delay", "delay"),
+    ("expires_in", "expires-in"),
+    ("expires_at", "expires-at"),
+];
 
-/// Puts a plain publish together. `fields` are names of [`PLAIN_FIELDS`] with their decoded values.
+/// Puts a plain publish together. `fields` are query names of [`PLAIN_FIELDS`] with their decoded values.
 ///
 /// # Errors
 /// [`BodyError`] with every broken field.
@@ -36,6 +49,14 @@ pub fn parse(topic: Option<&str>, fields: &[(&str, String)], body: &[u8]) -> Res
         refuse("category", e.to_string());
     }
     let category = category.and_then(Result::ok);
+    let life = LifeTexts {
+        collapse: field("collapse"),
+        deliver_at: field("deliver_at"),
+        delay: field("delay"),
+        expires_in: field("expires_in"),
+        expires_at: field("expires_at"),
+    };
+    let life = life.read(&mut refuse);
     let content = Content {
         title: field("title").unwrap_or_default(),
         // Editors and `echo` end a text with a line break that nobody means.
@@ -48,7 +69,9 @@ pub fn parse(topic: Option<&str>, fields: &[(&str, String)], body: &[u8]) -> Res
         ..Content::default()
     };
     match (content.check(), to) {
-        (Ok(content), Some(to)) if errors.is_empty() => Ok(Draft { to, content, category_named: category.is_some() }),
+        (Ok(content), Some(to)) if errors.is_empty() => {
+            Ok(Draft { to, content, category_named: category.is_some(), life })
+        }
         (content, _) => {
             errors.extend(content.err().unwrap_or_default());
             Err(BodyError::Fields(errors))
@@ -126,7 +149,10 @@ fn decode_q(payload: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::model::{CollapseKey, Deliver, Expiry};
 
     #[test]
     fn headers_are_utf_8_or_encoded_words() {
@@ -154,5 +180,22 @@ mod tests {
         assert!(parse(None, &[], b"x").is_err());
         assert!(parse(Some("o ps"), &[], b"x").is_err());
         assert_eq!(parse(Some("ops"), &[], b"a\xff").err(), Some(BodyError::Encoding(1)));
+    }
+
+    #[test]
+    fn a_life_may_be_asked_for_too() {
+        let fields = |pairs: &[(&'static str, &str)]| {
+            let fields: Vec<_> = pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+            parse(Some("ops"), &fields, b"x").map(|draft| draft.life)
+        };
+        let life = fields(&[("collapse", "disk"), ("delay", "10m"), ("expires_in", "2h")]).expect("a life");
+        assert_eq!(life.collapse.as_ref().map(CollapseKey::as_str), Some("disk"));
+        assert_eq!(life.deliver, Deliver::After(Duration::from_mins(10)));
+        assert_eq!(life.expiry, Some(Expiry::After(Duration::from_hours(2))));
+        let Err(BodyError::Fields(errors)) = fields(&[("delay", ""), ("expires_at", "never"), ("collapse", "")]) else {
+            panic!("they are refused");
+        };
+        let pointers: Vec<_> = errors.iter().map(|error| error.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/collapse", "/delay", "/expires_at"]);
     }
 }

@@ -1,13 +1,22 @@
 //! A publish as JSON, and its answer.
 
-use serde::Serialize;
+use std::time::Duration;
+
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::event::Text;
+use super::event::{Text, Texts};
 use super::json::{BodyError, Fields, compact};
+use super::measure::{DURATION_RULE, MOMENT_RULE, duration, moment};
 use crate::model::{
-    Action, Audience, Category, Content, Cursor, Draft, MAX_RECIPIENTS, NotificationId, Priority, TopicName, UserId,
+    Action, Audience, Category, CollapseKey, Content, Cursor, Deliver, Draft, Expiry, Life, MAX_RECIPIENTS,
+    NotificationId, Priority, Timestamp, TopicName, UserId,
 };
+
+/// The least and the most that `expires_in` may be.
+pub const MIN_EXPIRES_IN: Duration = Duration::from_secs(1);
+pub const MAX_EXPIRES_IN: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// Characters of an idempotency key at most.
 pub const MAX_IDEMPOTENCY_KEY: usize = 128;
@@ -32,7 +41,7 @@ pub enum Place {
 /// [`BodyError`] with every broken field.
 pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
     let mut fields = Fields::parse(body)?;
-    let to = audience(&mut fields);
+    let to = audience(&mut fields)?;
     let category = category(&mut fields, "category");
     let content = Content {
         title: fields.string("title").unwrap_or_default(),
@@ -45,6 +54,14 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
         sender: fields.string("sender"),
         category: category.clone().unwrap_or_default(),
     };
+    let life = LifeTexts {
+        collapse: fields.string("collapse"),
+        deliver_at: fields.text("deliver_at"),
+        delay: fields.text("delay"),
+        expires_in: fields.text("expires_in"),
+        expires_at: fields.text("expires_at"),
+    };
+    let life = life.read(|name, detail| fields.refuse(name, detail));
     let idempotency_key = match place {
         Place::Request => None,
         Place::BatchLine => fields.string("idempotency_key"),
@@ -56,13 +73,66 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
         fields.absorb(errors);
         Content::default()
     });
-    let errors = fields.finish();
-    match to {
-        Some(to) if errors.is_empty() => {
-            Ok(PublishBody { draft: Draft { to, content, category_named: category.is_some() }, idempotency_key })
+    let draft = to.map(|to| Draft { to, content, category_named: category.is_some(), life });
+    fields.close(draft.map(|draft| PublishBody { draft, idempotency_key }))
+}
+
+/// The fields of a notification's life as they were sent, before they are held against each other.
+#[derive(Clone, Debug, Default)]
+pub struct LifeTexts {
+    pub collapse: Option<String>,
+    pub deliver_at: Option<String>,
+    pub delay: Option<String>,
+    pub expires_in: Option<String>,
+    pub expires_at: Option<String>,
+}
+
+impl LifeTexts {
+    /// Reads them; `refuse` is told each field that breaks a rule. What depends on the clock is the broker's to check.
+    pub fn read(self, mut refuse: impl FnMut(&str, String)) -> Life {
+        let collapse = self.collapse.and_then(|text| {
+            let key = CollapseKey::new(&text);
+            if key.is_none() {
+                let max = CollapseKey::MAX_CHARS;
+                refuse("collapse", format!("must be 1 to {max} characters without control characters"));
+            }
+            key
+        });
+        let deliver_at = checked("deliver_at", self.deliver_at, moment, MOMENT_RULE, &mut refuse);
+        let delay = checked("delay", self.delay, duration, DURATION_RULE, &mut refuse);
+        let expires_at = checked("expires_at", self.expires_at, moment, MOMENT_RULE, &mut refuse);
+        let expires_in = checked("expires_in", self.expires_in, duration, DURATION_RULE, &mut refuse);
+        if expires_in.is_some_and(|span| !(MIN_EXPIRES_IN..=MAX_EXPIRES_IN).contains(&span)) {
+            refuse("expires_in", "must be 1 second to 10 years (3650d)".to_owned());
         }
-        _ => Err(BodyError::Fields(errors)),
+        if deliver_at.is_some() && delay.is_some() {
+            refuse("delay", "stands beside `deliver_at`; give one of them".to_owned());
+        }
+        if expires_at.is_some() && expires_in.is_some() {
+            refuse("expires_in", "stands beside `expires_at`; give one of them".to_owned());
+        }
+        Life {
+            collapse,
+            deliver: deliver_at.map(Deliver::At).or(delay.map(Deliver::After)).unwrap_or_default(),
+            expiry: expires_at.map(Expiry::At).or(expires_in.map(Expiry::After)),
+        }
     }
+}
+
+/// A field's value, where it is there and reads as it must.
+fn checked<T>(
+    name: &str,
+    text: Option<String>,
+    read: fn(&str) -> Option<T>,
+    rule: &str,
+    refuse: &mut impl FnMut(&str, String),
+) -> Option<T> {
+    let text = text?;
+    let value = read(&text);
+    if value.is_none() {
+        refuse(name, rule.to_owned());
+    }
+    value
 }
 
 /// What an idempotency key must be, for people.
@@ -73,28 +143,30 @@ pub fn is_idempotency_key(key: &str) -> bool {
     (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.bytes().all(|b| (0x21..=0x7e).contains(&b))
 }
 
-fn audience(fields: &mut Fields<'_>) -> Option<Audience> {
+/// Takes the audience; faults of its fields are noted and leave `None`.
+fn audience(fields: &mut Fields<'_>) -> Result<Option<Audience>, BodyError> {
     let Some(raw) = fields.take("to") else {
         fields.refuse(
             "to",
             "says who it is for: {\"user\":…}, {\"users\":[…]}, {\"topic\":…}, {\"everyone\":true}, or \"user:alice\"",
         );
-        return None;
+        return Ok(None);
     };
     let found = if let Ok(short) = serde_json::from_str::<String>(raw.get()) {
-        parse_short(&short).map_err(|detail| vec![("to".to_owned(), detail)])
+        parse_short(&short).map_err(|detail| Unread::Faults(vec![("to".to_owned(), detail)]))
     } else {
         long_audience(raw)
     };
     match found {
-        Ok(audience) => Some(audience),
-        Err(faults) => {
+        Ok(audience) => Ok(Some(audience)),
+        Err(Unread::TooMany(users)) => Err(BodyError::TooManyRecipients(users)),
+        Err(Unread::Faults(faults)) => {
             for (name, detail) in faults {
                 // Names here are paths below `to`, so the slash in them is meant.
                 let pointer = fields.pointer(&name);
                 fields.absorb([crate::model::ContentError { pointer, detail }]);
             }
-            None
+            Ok(None)
         }
     }
 }
@@ -121,36 +193,49 @@ pub fn topic_audience(topic: &str) -> Result<Audience, String> {
     Ok(if topic.is_everyone() { Audience::Everyone } else { Audience::Topic(topic) })
 }
 
-type Faults = Vec<(String, String)>;
+/// Why an audience could not be read.
+enum Unread {
+    /// What is wrong, by path.
+    Faults(Vec<(String, String)>),
+    /// It names so many users.
+    TooMany(usize),
+}
 
-fn long_audience(raw: &RawValue) -> Result<Audience, Faults> {
+impl Unread {
+    fn fault(path: &str, detail: impl Into<String>) -> Self {
+        Self::Faults(vec![(path.to_owned(), detail.into())])
+    }
+}
+
+fn long_audience(raw: &RawValue) -> Result<Audience, Unread> {
     let Some(mut inner) = Fields::inside("/to".to_owned(), raw) else {
-        return Err(vec![("to".to_owned(), "must be an object or a short string such as \"user:alice\"".to_owned())]);
+        return Err(Unread::fault("to", "must be an object or a short string such as \"user:alice\""));
     };
-    let one = |name: &str, detail: String| vec![(format!("to/{name}"), detail)];
     let user = inner.string("user");
     let users: Option<Vec<String>> = inner.read("users", "a list of user ids");
     let topic = inner.string("topic");
     let everyone: Option<bool> = inner.read("everyone", "true");
     let errors = inner.finish();
     if !errors.is_empty() {
-        return Err(errors.into_iter().map(|e| (e.pointer[1..].to_owned(), e.detail)).collect());
+        return Err(Unread::Faults(errors.into_iter().map(|e| (e.pointer[1..].to_owned(), e.detail)).collect()));
     }
     match (user, users, topic, everyone) {
         (Some(user), None, None, None) => {
-            UserId::new(&user).map(|u| Audience::Users(vec![u])).map_err(|e| one("user", e.to_string()))
+            UserId::new(&user).map(|u| Audience::Users(vec![u])).map_err(|e| Unread::fault("to/user", e.to_string()))
         }
         (None, Some(users), None, None) => named_users(&users),
-        (None, None, Some(topic), None) => topic_audience(&topic).map_err(|detail| one("topic", detail)),
+        (None, None, Some(topic), None) => topic_audience(&topic).map_err(|detail| Unread::fault("to/topic", detail)),
         (None, None, None, Some(true)) => Ok(Audience::Everyone),
-        _ => Err(vec![("to".to_owned(), "needs exactly one of user, users, topic, everyone:true".to_owned())]),
+        _ => Err(Unread::fault("to", "needs exactly one of user, users, topic, everyone:true")),
     }
 }
 
-fn named_users(users: &[String]) -> Result<Audience, Faults> {
-    if users.is_empty() || users.len() > MAX_RECIPIENTS {
-        let detail = format!("has {} users; 1 to {MAX_RECIPIENTS} are allowed", users.len());
-        return Err(vec![("to/users".to_owned(), detail)]);
+/// How many there are is told before any name is looked at.
+fn named_users(users: &[String]) -> Result<Audience, Unread> {
+    match users.len() {
+        0 => return Err(Unread::fault("to/users", format!("names nobody; 1 to {MAX_RECIPIENTS} users are allowed"))),
+        many if many > MAX_RECIPIENTS => return Err(Unread::TooMany(many)),
+        _ => {}
     }
     let mut faults = Vec::new();
     let mut known = std::collections::HashSet::with_capacity(users.len());
@@ -163,7 +248,25 @@ fn named_users(users: &[String]) -> Result<Audience, Faults> {
             Err(e) => faults.push((format!("to/users/{i}"), e.to_string())),
         }
     }
-    if faults.is_empty() { Ok(Audience::Users(named)) } else { Err(faults) }
+    if faults.is_empty() { Ok(Audience::Users(named)) } else { Err(Unread::Faults(faults)) }
+}
+
+/// An audience in the long form that a publish takes.
+pub struct AudienceBody<'a>(pub &'a Audience);
+
+impl Serialize for AudienceBody<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        match self.0 {
+            Audience::Users(users) => match users.as_slice() {
+                [user] => map.serialize_entry("user", user.as_str())?,
+                users => map.serialize_entry("users", &Texts(users))?,
+            },
+            Audience::Topic(topic) => map.serialize_entry("topic", topic.as_str())?,
+            Audience::Everyone => map.serialize_entry("everyone", &true)?,
+        }
+        map.end()
+    }
 }
 
 /// Takes a category, where it is there.
@@ -205,8 +308,12 @@ fn actions(fields: &mut Fields<'_>) -> Vec<Action> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     pub id: NotificationId,
-    pub cursor: Cursor,
-    /// Users reached when it was committed; `None` for everyone, who also are those who come later.
+    /// Where it stands in the log; `None` while it is scheduled.
+    pub cursor: Option<Cursor>,
+    /// When it is delivered, for one that is scheduled.
+    pub due: Option<Timestamp>,
+    /// Users reached when it was committed; `None` for everyone, who also are those who come later, and for one that is
+    /// scheduled.
     pub recipients: Option<u64>,
     /// Whether this is the stored answer to an earlier request with the same key.
     pub replayed: bool,
@@ -218,8 +325,10 @@ pub struct PublishedBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     id: Text<'a, NotificationId>,
-    seq: u64,
-    cursor: Text<'a, Cursor>,
+    seq: Option<u64>,
+    cursor: Option<Text<'a, Cursor>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due: Option<String>,
     recipients: Option<u64>,
 }
 
@@ -228,8 +337,9 @@ impl<'a> PublishedBody<'a> {
         Self {
             status: (place == Place::BatchLine).then_some(201),
             id: Text(&published.id),
-            seq: published.cursor.seq.0,
-            cursor: Text(&published.cursor),
+            seq: published.cursor.as_ref().map(|cursor| cursor.seq.0),
+            cursor: published.cursor.as_ref().map(Text),
+            due: published.due.map(|due| due.to_string()),
             recipients: published.recipients,
         }
     }
@@ -280,7 +390,7 @@ mod tests {
 
     #[test]
     fn unknown_and_not_yet_built_fields_are_refused() {
-        for field in ["collapse", "deliver_at", "expires_in", "via", "titel", "idempotency_key"] {
+        for field in ["template", "escalate", "via", "titel", "idempotency_key"] {
             assert_eq!(faults(&format!(r#"{{"to":"user:a","title":"x","{field}":"y"}}"#)), [format!("/{field}")]);
         }
     }
@@ -291,6 +401,69 @@ mod tests {
             faults(r#"{"to":"x","title":1,"priority":9,"category":"a b","actions":[{"label":"a","clik":"b"},3]}"#);
         for pointer in ["/to", "/title", "/priority", "/category", "/actions/0/clik", "/actions/1"] {
             assert!(told.contains(&pointer.to_owned()), "{pointer} in {told:?}");
+        }
+    }
+
+    fn life(fields: &str) -> Life {
+        let body = parse(format!(r#"{{"to":"user:a","title":"x",{fields}}}"#).as_bytes(), Place::Request);
+        body.unwrap_or_else(|e| panic!("{fields}: {e}")).draft.life
+    }
+
+    #[test]
+    fn a_life_is_read_from_durations_and_moments() {
+        let at = Timestamp::from_millis(1_777_626_000_000);
+        let deliver = |fields: &str| life(fields).deliver;
+        assert_eq!(life(r#""delay":null"#), Life::default());
+        assert_eq!(deliver(r#""deliver_at":"2026-05-01T11:00:00+02:00""#), Deliver::At(at));
+        assert_eq!(deliver(r#""delay":"10m""#), Deliver::After(Duration::from_mins(10)));
+        assert_eq!(deliver(r#""delay":90"#), Deliver::After(Duration::from_secs(90)));
+        assert_eq!(deliver(r#""delay":0"#), Deliver::After(Duration::ZERO));
+        let expiry = |fields: &str| life(fields).expiry;
+        assert_eq!(expiry(r#""expires_at":"2026-05-01T09:00:00Z""#), Some(Expiry::At(at)));
+        assert_eq!(expiry(r#""expires_in":"3650d""#), Some(Expiry::After(MAX_EXPIRES_IN)));
+        assert_eq!(expiry(r#""expires_in":1,"expires_at":null"#), Some(Expiry::After(MIN_EXPIRES_IN)));
+        let key = life(r#""collapse":"磁盘 1""#).collapse;
+        assert_eq!(key.as_ref().map(CollapseKey::as_str), Some("磁盘 1"));
+    }
+
+    #[test]
+    fn a_life_that_can_not_be_is_pointed_at() {
+        for (fields, pointers) in [
+            (r#""collapse":"""#, &["/collapse"][..]),
+            (r#""collapse":"a\u0000""#, &["/collapse"]),
+            (r#""collapse":7"#, &["/collapse"]),
+            (r#""delay":-1"#, &["/delay"]),
+            (r#""delay":1.5"#, &["/delay"]),
+            (r#""delay":"soon""#, &["/delay"]),
+            (r#""delay":["90s"]"#, &["/delay"]),
+            (r#""deliver_at":1777626000"#, &["/deliver_at"]),
+            (r#""deliver_at":"2026-05-01""#, &["/deliver_at"]),
+            (r#""deliver_at":"2026-05-01T09:00:00Z","delay":1"#, &["/delay"]),
+            (r#""expires_in":0"#, &["/expires_in"]),
+            (r#""expires_in":"3651d""#, &["/expires_in"]),
+            (r#""expires_in":true"#, &["/expires_in"]),
+            (r#""expires_at":"2026-05-01T09:00:00Z","expires_in":1"#, &["/expires_in"]),
+            (r#""expires_at":"never","delay":"x","collapse":"""#, &["/collapse", "/delay", "/expires_at"]),
+        ] {
+            assert_eq!(faults(&format!(r#"{{"to":"user:a","title":"x",{fields}}}"#)), pointers, "{fields}");
+        }
+    }
+
+    #[test]
+    fn too_many_recipients_are_counted_before_a_name_is_checked() {
+        let publish = |users: usize| {
+            let body = serde_json::json!({ "to": { "users": vec![" "; users] }, "title": "x" }).to_string();
+            parse(body.as_bytes(), Place::BatchLine).err()
+        };
+        assert_eq!(publish(MAX_RECIPIENTS + 1), Some(BodyError::TooManyRecipients(MAX_RECIPIENTS + 1)));
+        assert!(matches!(publish(MAX_RECIPIENTS), Some(BodyError::Fields(errors)) if errors.len() == MAX_RECIPIENTS));
+    }
+
+    #[test]
+    fn an_audience_is_written_as_it_is_read() {
+        for to in [r#"{"user":"alice"}"#, r#"{"users":["a","b"]}"#, r#"{"topic":"ops"}"#, r#"{"everyone":true}"#] {
+            let draft = parse(format!(r#"{{"to":{to},"title":"x"}}"#).as_bytes(), Place::Request).expect("good").draft;
+            assert_eq!(serde_json::to_string(&AudienceBody(&draft.to)).expect("JSON"), to);
         }
     }
 }
