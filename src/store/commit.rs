@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use super::sight::Span;
 use crate::model::{Category, Notification, Seq, StateChange, Tally, TopicKey, TopicName, UserKey};
 
 /// One durable group.
@@ -42,6 +43,28 @@ pub enum Change {
         total: u64,
         seq: Seq,
     },
+    /// An entry died: for all of its topic who can see it, or for these users.
+    Died {
+        change: StateChange,
+        /// Where the entry stands.
+        entry: Seq,
+        topic: Option<TopicName>,
+        category: Category,
+        reach: Reach,
+    },
+    /// Entries of a topic died or were pruned: counters of its followers that were read before are to be read again.
+    Shrunk {
+        topic: TopicKey,
+        seq: Seq,
+    },
+    TopicDeleted {
+        topic: TopicKey,
+        seq: Seq,
+    },
+    /// Everything about a user is gone.
+    Erased {
+        user: UserKey,
+    },
     Followed {
         user: UserKey,
         topic: TopicKey,
@@ -60,15 +83,36 @@ pub enum Change {
 pub struct Standing {
     pub tally: Tally,
     pub joined: Seq,
+    /// `None` while the user follows.
+    pub parted: Option<Seq>,
     pub category: Category,
     /// `None` for direct entries.
     pub topic: Option<TopicName>,
 }
 
-/// Whom a notification reaches.
+impl Standing {
+    /// A span's standing.
+    pub fn of(span: &Span) -> Self {
+        Self {
+            tally: span.tally,
+            joined: span.joined,
+            parted: span.parted,
+            category: span.category.clone(),
+            topic: span.topic.clone(),
+        }
+    }
+
+    /// Whether an entry of its source at this position is the user's.
+    pub fn contains(&self, seq: Seq) -> bool {
+        seq > self.joined && self.parted.is_none_or(|parted| seq <= parted)
+    }
+}
+
+/// Whom a notification, or its death, reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
     Users(Vec<UserKey>),
     Topic(TopicKey),
-    Everyone,
+    /// All; the part of `everyone` that bears the entry's category.
+    Everyone(TopicKey),
 }

@@ -4,17 +4,18 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::writer::{OpError, Operation, Tx};
-use super::{PublishOutcome, Refusal};
-use crate::model::{Cursor, Epoch, Principal, Timestamp};
+use super::{Place, PublishOutcome, Refusal};
+use crate::model::{Cursor, Epoch, Principal, Seq, Timestamp};
 
 const SELECT_ANSWER: &str = "
-    SELECT body_hash, epoch, seq, notification, recipients FROM idempotency
+    SELECT body_hash, epoch, seq, notification, recipients, due FROM idempotency
     WHERE principal_kind = ?1 AND principal = ?2 AND route = ?3 AND key = ?4 AND created_at > ?5";
 /// `OR REPLACE`: one that has outlived its time may still wait for the janitor.
 const INSERT_ANSWER: &str = "
     INSERT OR REPLACE INTO idempotency
-        (principal_kind, principal, route, key, body_hash, epoch, seq, notification, recipients, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        (principal_kind, principal, route, key, body_hash, epoch, seq, notification, recipients, created_at,
+         due)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 const PRUNE_ANSWERS: &str = "
     DELETE FROM idempotency WHERE (principal_kind, principal, route, key) IN
         (SELECT principal_kind, principal, route, key FROM idempotency WHERE created_at <= ?1 ORDER BY created_at LIMIT ?2)";
@@ -51,31 +52,38 @@ impl IdempotencyKey {
             .query_row(params![kind, principal, self.route, self.key, self.valid_after], |row| {
                 let hash: [u8; 32] = row.get(0)?;
                 let epoch: String = row.get(1)?;
-                Ok((hash, epoch, row.get(2)?, row.get(3)?, row.get(4)?))
+                Ok((hash, epoch, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
             })
             .optional()?;
-        let Some((hash, epoch, seq, id, recipients)) = found else { return Ok(None) };
+        let Some((hash, epoch, seq, id, recipients, due)) = found else { return Ok(None) };
         if hash != self.body_hash {
             return Err(Refusal::IdempotencyMismatch.into());
         }
         let epoch = Epoch::new(&epoch).unwrap_or_else(|| tx.epoch().clone());
-        Ok(Some(PublishOutcome { id, cursor: Cursor { epoch, seq }, recipients, replayed: true }))
+        let due: Option<Timestamp> = due;
+        let place = due.map_or(Place::Log(Cursor { epoch, seq }), Place::Schedule);
+        Ok(Some(PublishOutcome { id, place, recipients, replayed: true }))
     }
 
     /// Keeps an answer, in the transaction of what it answers.
     pub(super) fn keep(&self, tx: &Tx<'_>, answer: &PublishOutcome, now: Timestamp) -> Result<(), rusqlite::Error> {
         let (kind, principal) = self.principal();
+        let (epoch, seq, due) = match &answer.place {
+            Place::Log(cursor) => (&cursor.epoch, cursor.seq, None),
+            Place::Schedule(due) => (tx.epoch(), Seq::ZERO, Some(due)),
+        };
         tx.sql(INSERT_ANSWER)?.execute(params![
             kind,
             principal,
             self.route,
             self.key,
             self.body_hash,
-            answer.cursor.epoch.as_str(),
-            answer.cursor.seq,
+            epoch.as_str(),
+            seq,
             answer.id,
             answer.recipients,
             now,
+            due,
         ])?;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::StoreError;
-use super::notifications::{self, Stored};
+use super::notifications::{self, Located, Stored};
 use super::reader::Reader;
 use super::sight::{Sight, Span};
 use super::states::States;
@@ -11,8 +11,9 @@ use crate::model::{EntryState, Notification, NotificationId, Seq, UserKey};
 
 const DIRECT_BEFORE: &str =
     "SELECT seq FROM entries WHERE user = ?1 AND source = ?2 AND seq > ?3 AND seq < ?4 ORDER BY seq DESC LIMIT ?5";
-const TOPIC_BEFORE: &str =
-    "SELECT seq FROM notifications WHERE topic = ?1 AND seq > ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4";
+const TOPIC_BEFORE: &str = "
+    SELECT seq FROM notifications
+    WHERE topic = ?1 AND seq > ?2 AND seq < ?3 AND died IS NULL ORDER BY seq DESC LIMIT ?4";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[DIRECT_BEFORE, TOPIC_BEFORE];
@@ -96,14 +97,15 @@ impl Reader<'_> {
     /// # Errors
     /// [`StoreError`].
     pub fn entry(&self, sight: &Sight, id: NotificationId) -> Result<Option<StatedEntry>, StoreError> {
-        let Some((seq, source, _)) = notifications::locate(self.connection(), id)? else { return Ok(None) };
+        let found = notifications::locate(self.connection(), id)?.filter(|found| found.death.is_none());
+        let Some(Located { seq, source, .. }) = found else { return Ok(None) };
         if !sight.spans.iter().any(|span| span.source == source && span.contains(seq)) {
             return Ok(None);
         }
         if source.as_topic().is_none() && !notifications::has_entry(self.connection(), sight.user, source, seq)? {
             return Ok(None);
         }
-        let Some(Stored { notification, source, category }) = notifications::load(self.connection(), seq)? else {
+        let Some(Stored { notification, source, category, .. }) = notifications::load(self.connection(), seq)? else {
             return Ok(None);
         };
         let state = States::load(self.connection(), sight.user, seq)?.of(source, category, seq)?;

@@ -54,7 +54,7 @@ impl Operation for RevokeKey {
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
         if !tx.sql(KEY_EXISTS)?.exists([&self.id])? {
-            return Err(Refusal::NotFound.into());
+            return Err(Refusal::NotFound("key").into());
         }
         tx.sql(REVOKE_KEY)?.execute(params![self.id, self.now])?;
         Ok(())

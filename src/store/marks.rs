@@ -10,13 +10,13 @@ use std::sync::Arc;
 use rusqlite::params;
 
 use super::commit::{Change, Standing};
-use super::recount::count_open;
+use super::notifications::Located;
 use super::sight::{Sight, Span};
 use super::states::{ALL_CATEGORIES, States, Watermarks};
 use super::writer::{OpError, Operation, Tx};
 use super::{Refusal, notifications, users};
 use crate::model::{
-    Category, EntryState, Mark, MarkKind, MarkTarget, NotificationId, Seq, SourceKey, StateChange, Timestamp,
+    Became, Category, EntryState, Mark, MarkKind, MarkTarget, NotificationId, Seq, SourceKey, StateChange, Timestamp,
     TopicPattern, UserId, UserKey,
 };
 
@@ -28,18 +28,23 @@ const COVER_TAKEN_BACK: &str = "
     WHERE user = ?1 AND source = ?2 AND kind = ?3 AND seq > ?7 AND seq <= ?4 AND at IS NULL";
 const COUNT_TAKEN_BACK: &str = "
     SELECT count(*) FROM marks INDEXED BY marks_taken_back
-    WHERE user = ?1 AND source = ?2 AND kind = ?3 AND seq > ?4 AND seq <= ?5 AND at IS NULL";
+    WHERE user = ?1 AND source = ?2 AND kind = ?3 AND seq > ?4 AND seq <= ?5 AND at IS NULL
+      AND CASE WHEN ?2 < 0 THEN EXISTS (SELECT 1 FROM entries e WHERE e.user = ?1 AND e.source = ?2 AND e.seq = marks.seq)
+          ELSE EXISTS (SELECT 1 FROM notifications n WHERE n.seq = marks.seq AND n.died IS NULL) END";
 const COUNT_SET: &str = "
     SELECT count(*) FROM marks
-    WHERE user = ?1 AND source = ?2 AND kind = ?3 AND seq > ?4 AND seq <= ?5 AND at IS NOT NULL";
+    WHERE user = ?1 AND source = ?2 AND kind = ?3 AND seq > ?4 AND seq <= ?5 AND at IS NOT NULL
+      AND CASE WHEN ?2 < 0 THEN EXISTS (SELECT 1 FROM entries e WHERE e.user = ?1 AND e.source = ?2 AND e.seq = marks.seq)
+          ELSE EXISTS (SELECT 1 FROM notifications n WHERE n.seq = marks.seq AND n.died IS NULL) END";
 const UPSERT_MARK: &str = "
     INSERT INTO marks (user, source, seq, kind, at, changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
     ON CONFLICT DO UPDATE SET at = excluded.at, changed = excluded.changed";
 const UPDATE_STANDING: &str = "
-    UPDATE standings SET unread_gone = ?4, unseen_gone = ?5 WHERE user = ?1 AND source = ?2 AND joined = ?3";
+    UPDATE standings SET unread_gone = ?4, unseen_gone = ?5, settled = ?6
+    WHERE user = ?1 AND source = ?2 AND joined = ?3";
 /// The first mark of an entry sent to everyone gives the user a standing there.
 const INSERT_STANDING: &str = "
-    INSERT INTO standings (user, source, joined, unread_gone, unseen_gone) VALUES (?1, ?2, ?3, ?4, ?5)";
+    INSERT INTO standings (user, source, joined, unread_gone, unseen_gone, settled) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] =
@@ -231,7 +236,8 @@ impl Marking<'_> {
 
     /// Where an entry stands in this inbox: position, source, and which span holds it.
     fn find(&self, tx: &Tx<'_>, id: NotificationId) -> Result<Option<(Seq, SourceKey, usize)>, rusqlite::Error> {
-        let Some((seq, source, _)) = notifications::locate(tx.connection(), id)? else { return Ok(None) };
+        let found = notifications::locate(tx.connection(), id)?.filter(|found| found.death.is_none());
+        let Some(Located { seq, source, .. }) = found else { return Ok(None) };
         let span =
             self.sight.spans.iter().position(|span| span.source == source && span.contains(seq) && self.is_seen(span));
         let Some(index) = span.filter(|index| self.is_meant(&self.sight.spans[*index].category)) else {
@@ -254,13 +260,7 @@ impl Marking<'_> {
     }
 
     fn recount(&mut self, tx: &mut Tx<'_>, index: usize, watermarks: &Watermarks, seq: Seq) -> Result<(), OpError> {
-        let span = &self.sight.spans[index];
-        let unread = count_open(tx.connection(), self.user, span, watermarks, MarkKind::Read)?;
-        let unseen = count_open(tx.connection(), self.user, span, watermarks, MarkKind::Seen)?;
-        let total = span.tally.own_total.unwrap_or(span.total);
-        let tally = &mut self.sight.spans[index].tally;
-        tally.unread_gone = total.saturating_sub(unread);
-        tally.unseen_gone = total.saturating_sub(unseen);
+        self.sight.spans[index].recount(tx.connection(), self.user, watermarks)?;
         self.store_standing(tx, index, seq)
     }
 
@@ -272,16 +272,11 @@ impl Marking<'_> {
             span.source,
             span.joined,
             span.tally.unread_gone,
-            span.tally.unseen_gone
+            span.tally.unseen_gone,
+            seq,
         ])?;
         span.stored = true;
-        let standing = Standing {
-            tally: span.tally,
-            joined: span.joined,
-            category: span.category.clone(),
-            topic: span.topic.clone(),
-        };
-        tx.change(Change::Standing { user: self.user, seq, standing });
+        tx.change(Change::Standing { user: self.user, seq, standing: Standing::of(span) });
         Ok(())
     }
 
@@ -289,7 +284,7 @@ impl Marking<'_> {
         let Mark { mark, category, .. } = &self.request.mark;
         // Ids name their entries whatever category was asked for; only a bound needs it to be understood.
         let category = category.clone().filter(|_| matches!(target, MarkTarget::Upto(_)));
-        let change = StateChange { seq, mark: *mark, target, category };
+        let change = StateChange { seq, became: Became::Marked(*mark), target, category };
         tx.change(Change::Marked { user: self.user, change });
     }
 

@@ -12,6 +12,10 @@
 //! Rank 2: imports `model`, `clock`, `metrics`, `lifecycle`.
 
 pub mod commit;
+mod deaths;
+mod erase;
+mod export;
+mod follows;
 mod idempotency;
 mod inbox;
 mod keys;
@@ -19,14 +23,18 @@ mod log;
 mod marks;
 mod notifications;
 mod open;
+mod publish;
 mod reader;
 mod recount;
 mod replay;
+mod retention;
+mod schedule;
 mod sight;
 mod sql;
 #[cfg(test)]
 mod statements;
 mod states;
+mod status;
 mod tickets;
 mod topics;
 mod users;
@@ -39,23 +47,30 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub use commit::{Change, Commit, Reach, Standing};
+pub use deaths::{Retract, RetractOutcome};
+pub use erase::{EraseUser, ErasedPart};
+pub use export::UserRow;
+pub use follows::{AskedBy, Follow, FollowOutcome, FollowedRow, MAX_FOLLOWED, Mute, Muting, Unfollow};
 pub use idempotency::{IdempotencyKey, PruneIdempotency};
 pub use inbox::{InboxState, PageQuery, StatedEntry};
 pub use keys::{AddKey, KeyRow, RevokeKey};
 pub use marks::{MarkEntries, MarkOutcome};
-pub use notifications::{Publish, PublishOutcome, UnknownTopics};
 pub use open::OpenError;
+pub use publish::{Place, Policy, Publish, PublishOutcome, Unknown, When};
 pub use reader::{Reader, Session};
-pub use recount::Drift;
+pub use recount::{Drift, RepairTopics, RepairUser};
 pub use replay::{Kinds, Position, Replayed};
+pub use retention::{ClearTopic, MAX_TAKEN, OldTopic, PruneTopic, PruneUser, Retention, Shrink, Surplus};
+pub use schedule::{MAX_SCHEDULED, Reschedule, ScheduledRow, SettleDue, Settled};
 pub use sight::{Sight, Span};
+pub use status::{About, Readership};
 pub use tickets::{AddTicket, PruneTickets, TicketRow, UseTicket};
-pub use topics::{Follow, FollowOutcome, PutTopic, TopicRow, Unfollow};
+pub use topics::{DeleteTopic, PutTopic, TopicRow};
 pub use users::Appear;
 
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::model::{Category, Epoch, Seq, Timestamp};
+use crate::model::{Category, ContentError, Epoch, Seq, Timestamp, UserId};
 use writer::Operation;
 
 /// Categories a database may hold; counts are kept by category, so their number is bounded.
@@ -92,7 +107,21 @@ pub enum Refusal {
     IdempotencyMismatch,
     /// The position lies ahead of the head.
     Ahead,
-    NotFound,
+    /// What was not found.
+    NotFound(&'static str),
+    UnknownUsers(Vec<UserId>),
+    /// Followers of this topic are managed by backends.
+    TopicManaged,
+    /// [`MAX_FOLLOWED`] is reached.
+    TooManyFollowed,
+    /// [`MAX_SCHEDULED`] is reached.
+    TooManyScheduled,
+    /// It does not wait any more.
+    NotScheduled,
+    /// What is wrong with when it comes and goes.
+    Untimely(Vec<ContentError>),
+    /// Its end lies before its beginning.
+    ExpiresBeforeDue,
 }
 
 /// Why the store did not do what it was asked.
@@ -172,6 +201,15 @@ impl Store {
     /// [`StoreError`].
     pub async fn write<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         self.inner.writer.submit(operation).await
+    }
+
+    /// Rewrites the database file without what was deleted; nothing else is written meanwhile. Its size in bytes before
+    /// and after.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn compact(&self) -> Result<(u64, u64), StoreError> {
+        self.inner.writer.compact().await
     }
 
     /// Runs `work` on a reading connection. It may take several snapshots, one after the other; keep each short, since

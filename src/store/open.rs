@@ -19,6 +19,9 @@ static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations")
 /// `application_id` of our files, as the first migration sets it.
 const APPLICATION_ID: i32 = 0x5449_446E;
 
+/// The schema from which on free pages are given back to the file system.
+const FREES_PAGES: usize = 2;
+
 /// Why the database can't be opened, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -78,8 +81,10 @@ pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> R
 /// loses commits that were acknowledged.
 fn configure(connection: &Connection, cache_kib: u32) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Before the first write: a file that is there already takes it over when it is rewritten.
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL;
+        "PRAGMA auto_vacuum = INCREMENTAL;
+         PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = 1000;
          PRAGMA journal_size_limit = 16777216;",
@@ -89,7 +94,7 @@ fn configure(connection: &Connection, cache_kib: u32) -> Result<(), rusqlite::Er
 
 /// The settings that reading connections share.
 pub(super) fn configure_any(connection: &Connection, cache_kib: u32) -> Result<(), rusqlite::Error> {
-    connection.set_prepared_statement_cache_capacity(128);
+    connection.set_prepared_statement_cache_capacity(256);
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.execute_batch(&format!(
         "PRAGMA foreign_keys = ON;
@@ -121,6 +126,9 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
         back_up(connection, path, found)?;
     }
     migrations.to_latest(connection)?;
+    if (1..FREES_PAGES).contains(&found) {
+        connection.execute_batch("VACUUM")?;
+    }
     Ok(())
 }
 
@@ -169,9 +177,13 @@ mod tests {
     fn the_writer_is_durable_and_strict() {
         let directory = tempfile::tempdir().expect("a directory");
         let connection = open_file(&directory.path().join("tidings.db")).expect("opens");
-        for (name, value) in
-            [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("trusted_schema", "0")]
-        {
+        for (name, value) in [
+            ("journal_mode", "wal"),
+            ("synchronous", "2"),
+            ("foreign_keys", "1"),
+            ("trusted_schema", "0"),
+            ("auto_vacuum", "2"),
+        ] {
             assert_eq!(pragma(&connection, name), value, "{name}");
         }
         assert_eq!(pragma(&connection, "application_id"), APPLICATION_ID.to_string());
@@ -210,6 +222,9 @@ mod tests {
         back_up(&connection, &path, 1).expect("is copied");
         let copy = directory.path().join("tidings.db.before-schema-2");
         assert_eq!(std::fs::metadata(&copy).expect("is there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(pragma(&Connection::open(&copy).expect("opens"), "user_version"), "1");
+        assert_eq!(
+            pragma(&Connection::open(&copy).expect("opens"), "user_version"),
+            MIGRATIONS.dirs().count().to_string()
+        );
     }
 }

@@ -5,21 +5,39 @@
 
 use std::ops::ControlFlow;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::StoreError;
-use super::notifications;
 use super::reader::Reader;
 use super::sight::{Sight, Span};
 use super::states::States;
-use crate::model::{EntryState, MarkAs, MarkKind, MarkTarget, Notification, NotificationId, Seq, StateChange, UserKey};
+use super::{deaths, notifications};
+use crate::model::{
+    Became, Death, EntryState, MarkAs, MarkKind, MarkTarget, Notification, NotificationId, Seq, SourceKey, StateChange,
+    UserKey,
+};
 
 const DIRECT_BETWEEN: &str = "
     SELECT seq FROM entries WHERE user = ?1 AND source = ?2 AND seq > ?3 AND seq <= ?4 ORDER BY seq LIMIT ?5";
-const TOPIC_BETWEEN: &str =
-    "SELECT seq FROM notifications WHERE topic = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4";
+const TOPIC_BETWEEN: &str = "
+    SELECT seq FROM notifications
+    WHERE topic = ?1 AND seq > ?2 AND seq <= ?3 AND died IS NULL ORDER BY seq LIMIT ?4";
+/// Marks of what retention took are told no more.
 const MARKS_BETWEEN: &str = "
-    SELECT DISTINCT changed FROM marks WHERE user = ?1 AND changed > ?2 AND changed <= ?3 ORDER BY changed LIMIT ?4";
+    SELECT DISTINCT m.changed FROM marks m INDEXED BY marks_changed
+    WHERE m.user = ?1 AND m.changed > ?2 AND m.changed <= ?3
+      AND EXISTS (SELECT 1 FROM notifications n WHERE n.seq = m.seq)
+    ORDER BY m.changed LIMIT ?4";
+const GRAVES_BETWEEN: &str = "
+    SELECT DISTINCT died FROM graves
+    WHERE user = ?1 AND died > ?2 AND died <= ?3 AND source = ?4 ORDER BY died LIMIT ?5";
+const DEATHS_BETWEEN: &str = "
+    SELECT died FROM notifications
+    WHERE topic = ?1 AND died > ?2 AND died <= ?3 AND seq > ?4 AND seq <= ?5 ORDER BY died LIMIT ?6";
+const GRAVES_AT: &str = "
+    SELECT n.id, g.death, g.replaced_by FROM graves g JOIN notifications n ON n.seq = g.seq
+    WHERE g.user = ?1 AND g.died = ?2 AND g.source = ?3";
+const DEATH_AT: &str = "SELECT id, death, replaced_by FROM notifications WHERE topic = ?1 AND died = ?2";
 const WATERMARKS_BETWEEN: &str = "
     SELECT DISTINCT changed FROM watermarks
     WHERE user = ?1 AND changed > ?2 AND changed <= ?3 ORDER BY changed LIMIT ?4";
@@ -32,8 +50,18 @@ const MARKS_AT: &str = "
     WHERE m.user = ?1 AND m.changed = ?2";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[&str] =
-    &[DIRECT_BETWEEN, TOPIC_BETWEEN, MARKS_BETWEEN, WATERMARKS_BETWEEN, WATERMARKS_AT, MARKS_AT];
+pub(super) const STATEMENTS: &[&str] = &[
+    DIRECT_BETWEEN,
+    TOPIC_BETWEEN,
+    MARKS_BETWEEN,
+    GRAVES_BETWEEN,
+    DEATHS_BETWEEN,
+    GRAVES_AT,
+    DEATH_AT,
+    WATERMARKS_BETWEEN,
+    WATERMARKS_AT,
+    MARKS_AT,
+];
 
 /// Something visible to the user, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +80,9 @@ impl Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PositionKind {
     Notification,
-    State,
+    Mark,
+    /// Of an entry of this source.
+    Death(SourceKey),
 }
 
 /// What stands at a position.
@@ -125,6 +155,7 @@ impl Reader<'_> {
         }
         if kinds.notifications() {
             for span in &sight.spans {
+                let after = after.max(span.began);
                 let seqs = entries_between(connection, sight.user, span, after, upto, limit)?;
                 found.extend(seqs.into_iter().map(|seq| Position { seq, kind: PositionKind::Notification }));
             }
@@ -133,7 +164,12 @@ impl Reader<'_> {
             for sql in [MARKS_BETWEEN, WATERMARKS_BETWEEN] {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 let seqs = seqs(connection, sql, params![sight.user, after, upto, limit])?;
-                found.extend(seqs.into_iter().map(|seq| Position { seq, kind: PositionKind::State }));
+                found.extend(seqs.into_iter().map(|seq| Position { seq, kind: PositionKind::Mark }));
+            }
+            for span in &sight.spans {
+                let kind = PositionKind::Death(span.source);
+                let seqs = deaths_between(connection, sight.user, span, after, upto, limit)?;
+                found.extend(seqs.into_iter().map(|seq| Position { seq, kind }));
             }
         }
         found.sort_unstable();
@@ -157,14 +193,9 @@ impl Reader<'_> {
         let states = States::load(self.connection(), user, first.seq)?;
         for (passed, position) in positions.iter().enumerate() {
             let found = match position.kind {
-                PositionKind::Notification => match notifications::load(self.connection(), position.seq)? {
-                    Some(stored) => {
-                        let state = states.of(stored.source, stored.category, position.seq)?;
-                        Some(Replayed::Notification(stored.notification, state))
-                    }
-                    None => None,
-                },
-                PositionKind::State => self.state_at(user, position.seq)?.map(Replayed::State),
+                PositionKind::Notification => self.living(user, position.seq, &states)?,
+                PositionKind::Mark => self.mark_at(user, position.seq)?.map(Replayed::State),
+                PositionKind::Death(source) => self.death_at(user, source, position.seq)?.map(Replayed::State),
             };
             if found.is_some_and(|event| take(event).is_break()) {
                 return Ok(passed + 1);
@@ -173,15 +204,28 @@ impl Reader<'_> {
         Ok(positions.len())
     }
 
+    /// The notification at a position. It may have died since the position was gathered.
+    fn living(&self, user: UserKey, seq: Seq, states: &States<'_>) -> Result<Option<Replayed>, StoreError> {
+        let Some(stored) = notifications::load(self.connection(), seq)?.filter(|stored| stored.died.is_none()) else {
+            return Ok(None);
+        };
+        if stored.source.as_topic().is_none() && !notifications::has_entry(self.connection(), user, stored.source, seq)?
+        {
+            return Ok(None);
+        }
+        let state = states.of(stored.source, stored.category, seq)?;
+        Ok(Some(Replayed::Notification(stored.notification, state)))
+    }
+
     /// The mark that was committed at a position, as far as later marks have not overtaken it.
-    fn state_at(&self, user: UserKey, seq: Seq) -> Result<Option<StateChange>, StoreError> {
+    fn mark_at(&self, user: UserKey, seq: Seq) -> Result<Option<StateChange>, StoreError> {
         let mut statement = self.sql(WATERMARKS_AT)?;
         let watermarks = statement
             .query_map(params![user, seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
             .collect::<Result<Vec<(MarkKind, Seq, _)>, _>>()?;
         if let Some((kind, upto, category)) = watermarks.into_iter().max_by_key(|(kind, ..)| strength(*kind)) {
             let target = MarkTarget::Upto(upto);
-            return Ok(Some(StateChange { seq, mark: set_mark(kind), target, category }));
+            return Ok(Some(StateChange { seq, became: Became::Marked(set_mark(kind)), target, category }));
         }
         let mut statement = self.sql(MARKS_AT)?;
         let rows = statement
@@ -197,7 +241,37 @@ impl Reader<'_> {
             (kind, _) => set_mark(kind),
         };
         let ids = rows.into_iter().filter(|(row_kind, ..)| *row_kind == kind).map(|(_, _, id)| id).collect();
-        Ok(Some(StateChange { seq, mark, target: MarkTarget::Ids(ids), category: None }))
+        Ok(Some(StateChange { seq, became: Became::Marked(mark), target: MarkTarget::Ids(ids), category: None }))
+    }
+
+    /// The death that was committed at a position in a source.
+    fn death_at(&self, user: UserKey, source: SourceKey, seq: Seq) -> Result<Option<StateChange>, StoreError> {
+        let read = |row: &Row<'_>| Ok((row.get(0)?, deaths::from_columns(row.get(1)?, row.get(2)?)));
+        let dead: Vec<(NotificationId, Death)> = match source.as_topic() {
+            Some(topic) => self.sql(DEATH_AT)?.query_map(params![topic, seq], read)?.collect::<Result<_, _>>()?,
+            None => self.sql(GRAVES_AT)?.query_map(params![user, seq, source], read)?.collect::<Result<_, _>>()?,
+        };
+        let Some((_, death)) = dead.first() else { return Ok(None) };
+        let became = Became::Dead(*death);
+        let target = MarkTarget::Ids(dead.into_iter().map(|(id, _)| id).collect());
+        Ok(Some(StateChange { seq, became, target, category: None }))
+    }
+}
+
+/// Deaths of entries of one span in (after, upto], oldest first, at most `limit`.
+fn deaths_between(
+    connection: &Connection,
+    user: UserKey,
+    span: &Span,
+    after: Seq,
+    upto: Seq,
+    limit: usize,
+) -> Result<Vec<Seq>, rusqlite::Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    match span.source.as_topic() {
+        Some(_) if span.shrunk <= after => Ok(Vec::new()),
+        Some(topic) => seqs(connection, DEATHS_BETWEEN, params![topic, after, upto, span.joined, span.end(), limit]),
+        None => seqs(connection, GRAVES_BETWEEN, params![user, after, upto, span.source, limit]),
     }
 }
 

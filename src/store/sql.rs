@@ -5,7 +5,8 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRe
 use uuid::Uuid;
 
 use crate::model::{
-    Category, MarkKind, NotificationId, Seq, SourceKey, Timestamp, TopicKey, TopicName, UserId, UserKey,
+    Category, FollowRule, KeyId, MarkKind, NotificationId, Principal, Seq, SourceKey, Timestamp, TopicKey, TopicName,
+    UserId, UserKey,
 };
 
 impl ToSql for Seq {
@@ -79,6 +80,26 @@ impl FromSql for MarkKind {
     }
 }
 
+impl ToSql for FollowRule {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Managed => 0,
+            Self::Open => 1,
+        }
+        .into())
+    }
+}
+
+impl FromSql for FollowRule {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            0 => Ok(Self::Managed),
+            1 => Ok(Self::Open),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
 macro_rules! name {
     ($name:ident) => {
         impl ToSql for $name {
@@ -98,3 +119,25 @@ macro_rules! name {
 name!(UserId);
 name!(TopicName);
 name!(Category);
+
+/// A principal as two columns: its kind, and its name.
+pub(super) struct AsPublisher(pub(super) u8, pub(super) String);
+
+impl AsPublisher {
+    pub(super) fn of(principal: &Principal) -> Self {
+        match principal {
+            Principal::User(user) => Self(1, user.as_str().to_owned()),
+            Principal::Key(key) => Self(2, key.0.to_string()),
+            Principal::Operator => Self(3, String::new()),
+        }
+    }
+
+    /// Reads what [`AsPublisher::of`] wrote. A name that is none any more is nobody's: the operator answers for it.
+    pub(super) fn principal(self) -> Principal {
+        match self {
+            Self(1, name) => UserId::new(&name).map_or(Principal::Operator, Principal::User),
+            Self(2, id) => Principal::Key(KeyId(id.into())),
+            _ => Principal::Operator,
+        }
+    }
+}

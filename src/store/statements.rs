@@ -11,8 +11,9 @@ use tempfile::TempDir;
 
 use super::writer::Operation;
 use super::{
-    Config, Follow, Publish, Store, UnknownTopics, idempotency, inbox, keys, log, marks, notifications, reader,
-    recount, replay, sight, states, tickets, topics, users,
+    AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, erase, export, follows, idempotency, inbox, keys,
+    log, marks, notifications, publish, reader, recount, replay, retention, schedule, sight, states, status, tickets,
+    topics, users,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -22,20 +23,29 @@ use crate::model::{
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const HORIZON: std::time::Duration = std::time::Duration::from_hours(7 * 24);
+const POLICY: Policy = Policy { topics: Unknown::Create, users: Unknown::Create, everyone_horizon: HORIZON };
 
 /// Each file of the store that holds SQL, with what it lists.
 const FILES: &[(&str, &[&str])] = &[
+    ("deaths.rs", deaths::STATEMENTS),
+    ("erase.rs", erase::STATEMENTS),
+    ("export.rs", export::STATEMENTS),
+    ("follows.rs", follows::STATEMENTS),
     ("idempotency.rs", idempotency::STATEMENTS),
     ("inbox.rs", inbox::STATEMENTS),
     ("keys.rs", keys::STATEMENTS),
     ("log.rs", log::STATEMENTS),
     ("marks.rs", marks::STATEMENTS),
     ("notifications.rs", notifications::STATEMENTS),
+    ("publish.rs", publish::STATEMENTS),
     ("reader.rs", reader::STATEMENTS),
     ("recount.rs", recount::STATEMENTS),
     ("replay.rs", replay::STATEMENTS),
+    ("retention.rs", retention::STATEMENTS),
+    ("schedule.rs", schedule::STATEMENTS),
     ("sight.rs", sight::STATEMENTS),
     ("states.rs", states::STATEMENTS),
+    ("status.rs", status::STATEMENTS),
     ("tickets.rs", tickets::STATEMENTS),
     ("topics.rs", topics::STATEMENTS),
     ("users.rs", users::STATEMENTS),
@@ -98,6 +108,10 @@ fn the(file: &str, fragment: &str) -> &'static str {
 /// Statements that may walk through a whole table, and why that stays cheap.
 const WALKS: &[(&str, &str, &str)] = &[
     ("keys.rs", "FROM api_keys ORDER BY", "keys are few, and read once at start"),
+    ("erase.rs", "FROM scheduled", "what waits is bounded, and erasing is rare"),
+    ("recount.rs", "count(*) FROM users", "an operator's question"),
+    ("schedule.rs", "WHERE failed IS NULL ORDER BY", "the first row of an index of what waits"),
+    ("schedule.rs", "WHERE expires_at IS NOT NULL AND", "the first row of an index of what will expire"),
     ("topics.rs", "count(*) FROM categories", "categories are bounded, and counted when one is added"),
 ];
 
@@ -128,6 +142,7 @@ fn sql_constants(text: &str) -> usize {
 #[tokio::test]
 async fn every_statement_prepares_and_walks_through_no_big_table() {
     let bench = Bench::open().await;
+    let mut walking = Vec::new();
     for (file, statements) in FILES {
         for sql in *statements {
             let plan = bench.plan(sql);
@@ -136,12 +151,17 @@ async fn every_statement_prepares_and_walks_through_no_big_table() {
             }
             // What a subquery hands out is as small as the range it was made of.
             let walks = |step: &String| {
-                (step.starts_with("SCAN") && !["SCAN CONSTANT ROW", "SCAN taken"].contains(&step.as_str()))
+                (step.starts_with("SCAN")
+                    && !step.starts_with("SCAN (subquery")
+                    && !["SCAN CONSTANT ROW", "SCAN taken"].contains(&step.as_str()))
                     || step.contains("TEMP B-TREE")
             };
-            assert!(!plan.iter().any(walks), "{file}: {plan:#?}\n{sql}");
+            if plan.iter().any(walks) {
+                walking.push(format!("{file}: {plan:#?}\n{sql}"));
+            }
         }
     }
+    assert!(walking.is_empty(), "{}", walking.join("\n"));
     bench.close().await;
 }
 
@@ -152,13 +172,13 @@ async fn hot_statements_are_ranges_of_the_index_that_was_made_for_them() {
         ("replay.rs", "FROM entries", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
         (
             "replay.rs",
-            "FROM notifications WHERE topic",
+            "died IS NULL ORDER BY seq LIMIT ?4",
             "SEARCH notifications USING COVERING INDEX notifications_by_topic (topic=? AND seq>? AND seq<?)",
         ),
         (
             "replay.rs",
-            "DISTINCT changed FROM marks",
-            "SEARCH marks USING COVERING INDEX marks_changed (user=? AND changed>? AND changed<?)",
+            "DISTINCT m.changed",
+            "SEARCH m USING COVERING INDEX marks_changed (user=? AND changed>? AND changed<?)",
         ),
         (
             "replay.rs",
@@ -166,7 +186,7 @@ async fn hot_statements_are_ranges_of_the_index_that_was_made_for_them() {
             "SEARCH watermarks USING COVERING INDEX watermarks_changed (user=? AND changed>? AND changed<?)",
         ),
         ("replay.rs", "FROM watermarks w", "SEARCH w USING COVERING INDEX watermarks_changed (user=? AND changed=?)"),
-        ("replay.rs", "FROM marks m", "SEARCH m USING INDEX marks_changed (user=? AND changed=?)"),
+        ("replay.rs", "at IS NULL, n.id FROM marks m", "SEARCH m USING INDEX marks_changed (user=? AND changed=?)"),
         ("inbox.rs", "FROM entries", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
         (
             "inbox.rs",
@@ -200,15 +220,11 @@ async fn hot_statements_are_ranges_of_the_index_that_was_made_for_them() {
             "UNION ALL",
             "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)",
         ),
-        ("notifications.rs", "FROM notifications n", "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)"),
-        (
-            "notifications.rs",
-            "SELECT seq, topic",
-            "SEARCH notifications USING INDEX sqlite_autoindex_notifications_1 (id=?)",
-        ),
-        ("notifications.rs", "UPDATE topics", "SEARCH topics USING INTEGER PRIMARY KEY (rowid=?)"),
-        ("topics.rs", "t.name = ?1", "SEARCH t USING INDEX topics_by_name (name=?)"),
-        ("topics.rs", "parted IS NULL", "SEARCH standings USING PRIMARY KEY (user=? AND source=?)"),
+        ("notifications.rs", "SELECT n.seq, n.id, t.name", "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("notifications.rs", "WHERE n.id = ?1", "SEARCH n USING INDEX sqlite_autoindex_notifications_1 (id=?)"),
+        ("publish.rs", "UPDATE topics", "SEARCH topics USING INTEGER PRIMARY KEY (rowid=?)"),
+        ("topics.rs", "t.name = ?1 AND", "SEARCH t USING INDEX topics_by_name (name=?)"),
+        ("follows.rs", "SELECT joined", "SEARCH standings USING PRIMARY KEY (user=? AND source=?)"),
         ("users.rs", "FROM users WHERE name", "SEARCH users USING COVERING INDEX sqlite_autoindex_users_1 (name=?)"),
         ("users.rs", "ORDER BY seq LIMIT 1", "SEARCH notifications USING INTEGER PRIMARY KEY (rowid>?)"),
         (
@@ -257,20 +273,24 @@ async fn a_publish_to_a_topic_of_100_000_followers_writes_one_notification_row_a
             to: Audience::Topic(topic.clone()),
             content: Content { title: title.to_owned(), ..Content::default() },
             category_named: false,
+            life: crate::model::Life::default(),
         },
+        when: Ok(super::When::default()),
+        publisher: crate::model::Principal::Operator,
         idempotency: None,
         now: NOW,
-        everyone_horizon: HORIZON,
-        unknown: UnknownTopics::Create,
+        policy: POLICY,
     };
     // The first follower and the first entry make the topic; the other followers come by SQL, for speed.
     let first = UserId::new("first").expect("a user");
     let follow = Follow {
         topic: topic.clone(),
         user: first,
+        by: AskedBy::Manager,
+        last: 0,
         now: NOW,
         everyone_horizon: HORIZON,
-        unknown: UnknownTopics::Create,
+        unknown: Unknown::Create,
     };
     bench.write(follow).await;
     bench.write(publish("before")).await;
@@ -304,8 +324,7 @@ async fn a_publish_to_a_topic_of_100_000_followers_writes_one_notification_row_a
         let of_category = counts.by_category.get(&Category::default()).copied().unwrap_or_default();
         assert_eq!(of_category, CategoryCounts { unread, unseen: unread }, "{user:?}");
     }
-    assert_eq!(bench.store.head(), outcome.cursor.seq);
-    assert_eq!(outcome.cursor.seq, Seq(3));
+    assert_eq!(bench.store.head(), Seq(3));
     bench.close().await;
 }
 

@@ -1,55 +1,69 @@
-//! Topics and who follows them. A follow is an interval of the log: entries after `joined`, up to `parted`, are the
-//! user's. Following takes a seq of its own, so that it has its place in the one order.
+//! Topics: their names, settings and totals; and the categories that they and direct entries bear.
 
-use std::time::Duration;
+use rusqlite::{OptionalExtension, Row, params};
 
-use rusqlite::{OptionalExtension, params};
-
-use super::commit::{Change, Standing};
+use super::commit::Change;
+use super::reader::Reader;
 use super::writer::{OpError, Operation, Tx};
-use super::{MAX_CATEGORIES, Refusal, users};
-use crate::model::{Category, Seq, SourceKey, Tally, Timestamp, TopicKey, TopicName, UserId};
+use super::{MAX_CATEGORIES, Refusal, StoreError};
+use crate::model::{Category, FollowRule, Seq, Timestamp, TopicKey, TopicName};
 
-const SELECT_TOPIC: &str = "
-    SELECT t.id, t.followers, t.published, c.name
+pub(super) const SELECT_TOPIC: &str = "
+    SELECT t.id, t.name, c.name, t.follow, t.followers, t.published, t.created_at, t.category
     FROM topics t JOIN categories c ON c.id = t.category
     WHERE t.name = ?1 AND t.name <> 'everyone'";
+const SELECT_TOPICS: &str = "
+    SELECT t.id, t.name, c.name, t.follow, t.followers, t.published, t.created_at, t.category
+    FROM topics t INDEXED BY topics_by_name JOIN categories c ON c.id = t.category
+    WHERE t.name > ?1 AND t.name <> 'everyone' AND t.deleted IS NULL ORDER BY t.name LIMIT ?2";
 const SELECT_EVERYONE_OF: &str = "SELECT id FROM topics WHERE name = 'everyone' AND category = ?1";
-const INSERT_TOPIC: &str = "INSERT INTO topics (name, category, created_at) VALUES (?1, ?2, ?3)";
+const NEXT_KEY: &str = "UPDATE log SET last_topic = last_topic + 1 WHERE id = 1 RETURNING last_topic";
+const INSERT_TOPIC: &str = "INSERT INTO topics (id, name, category, created_at) VALUES (?1, ?2, ?3, ?4)";
+const SET_FOLLOW: &str = "UPDATE topics SET follow = ?2 WHERE id = ?1";
+/// The name is free at once. What stands in its place is none, so that it can't be asked for.
+const DELETE_TOPIC: &str = "UPDATE topics SET deleted = ?2, name = '/' || id WHERE id = ?1";
 const SELECT_CATEGORY: &str = "SELECT id FROM categories WHERE name = ?1";
 const INSERT_CATEGORY: &str = "INSERT INTO categories (name) VALUES (?1)";
 const COUNT_CATEGORIES: &str = "SELECT count(*) FROM categories";
-const SELECT_FOLLOW: &str =
-    "SELECT joined, unread_gone, unseen_gone FROM standings WHERE user = ?1 AND source = ?2 AND parted IS NULL";
-const INSERT_FOLLOW: &str = "
-    INSERT INTO standings (user, source, joined, unread_gone, unseen_gone)
-    SELECT ?1, id, ?3, published, published FROM topics WHERE id = ?2";
-const CLOSE_FOLLOW: &str = "
-    UPDATE standings SET parted = ?4, published = (SELECT published FROM topics WHERE id = ?2)
-    WHERE user = ?1 AND source = ?2 AND joined = ?3";
-const COUNT_FOLLOWER: &str = "UPDATE topics SET followers = followers + ?2 WHERE id = ?1";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[
     SELECT_TOPIC,
+    SELECT_TOPICS,
     SELECT_EVERYONE_OF,
+    NEXT_KEY,
     INSERT_TOPIC,
+    SET_FOLLOW,
+    DELETE_TOPIC,
     SELECT_CATEGORY,
     INSERT_CATEGORY,
     COUNT_CATEGORIES,
-    SELECT_FOLLOW,
-    INSERT_FOLLOW,
-    CLOSE_FOLLOW,
-    COUNT_FOLLOWER,
 ];
 
 /// A topic as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicRow {
     pub key: TopicKey,
+    pub name: TopicName,
     pub category: Category,
+    pub(super) category_key: i64,
+    pub follow: FollowRule,
     pub followers: u64,
     pub published: u64,
+    pub created_at: Timestamp,
+}
+
+fn topic(row: &Row<'_>) -> Result<TopicRow, rusqlite::Error> {
+    Ok(TopicRow {
+        key: row.get(0)?,
+        name: row.get(1)?,
+        category: row.get(2)?,
+        follow: row.get(3)?,
+        followers: row.get(4)?,
+        published: row.get(5)?,
+        created_at: row.get(6)?,
+        category_key: row.get(7)?,
+    })
 }
 
 /// Makes sure that a topic is there.
@@ -58,6 +72,8 @@ pub struct PutTopic {
     pub name: TopicName,
     /// `None` keeps what an existing topic bears.
     pub category: Option<Category>,
+    /// `None` keeps the rule of an existing topic.
+    pub follow: Option<FollowRule>,
     pub now: Timestamp,
 }
 
@@ -66,28 +82,41 @@ impl Operation for PutTopic {
     type Output = (TopicRow, bool);
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<Self::Output, OpError> {
-        if let Some(topic) = find(tx, &self.name)? {
-            return match &self.category {
-                Some(category) if *category != topic.category => Err(Refusal::CategoryConflict(topic.category).into()),
-                _ => Ok((topic, false)),
-            };
+        let (mut topic, made) = match find(tx, &self.name)? {
+            Some(topic) => match &self.category {
+                Some(category) if *category != topic.category => {
+                    return Err(Refusal::CategoryConflict(topic.category).into());
+                }
+                _ => (topic, false),
+            },
+            None => (add(tx, &self.name, self.category.clone().unwrap_or_default(), self.now)?, true),
+        };
+        if let Some(follow) = self.follow.filter(|follow| *follow != topic.follow) {
+            tx.sql(SET_FOLLOW)?.execute(params![topic.key, follow])?;
+            topic.follow = follow;
         }
-        Ok((add(tx, &self.name, self.category.clone().unwrap_or_default(), self.now)?, true))
+        Ok((topic, made))
     }
 }
 
 pub(super) fn find(tx: &Tx<'_>, name: &TopicName) -> Result<Option<TopicRow>, rusqlite::Error> {
-    tx.sql(SELECT_TOPIC)?
-        .query_row([name], |row| {
-            Ok(TopicRow { key: row.get(0)?, followers: row.get(1)?, published: row.get(2)?, category: row.get(3)? })
-        })
-        .optional()
+    tx.sql(SELECT_TOPIC)?.query_row([name], topic).optional()
 }
 
 pub(super) fn add(tx: &mut Tx<'_>, name: &TopicName, category: Category, now: Timestamp) -> Result<TopicRow, OpError> {
     let category_key = category_key(tx, &category)?;
-    tx.sql(INSERT_TOPIC)?.execute(params![name, category_key, now])?;
-    Ok(TopicRow { key: TopicKey(tx.connection().last_insert_rowid()), category, followers: 0, published: 0 })
+    let key: TopicKey = tx.sql(NEXT_KEY)?.query_row([], |row| row.get(0))?;
+    tx.sql(INSERT_TOPIC)?.execute(params![key, name, category_key, now])?;
+    Ok(TopicRow {
+        key,
+        name: name.clone(),
+        category,
+        category_key,
+        follow: FollowRule::default(),
+        followers: 0,
+        published: 0,
+        created_at: now,
+    })
 }
 
 /// The part of `everyone` that bears this category.
@@ -121,86 +150,39 @@ pub(super) fn category_key(tx: &mut Tx<'_>, category: &Category) -> Result<i64, 
     Ok(key)
 }
 
-/// A user follows a topic, from here on.
+/// Removes a topic. It is gone for everyone with this commit; its rows go bit by bit ([`super::Prune`]).
 #[derive(Clone, Debug)]
-pub struct Follow {
-    pub topic: TopicName,
-    pub user: UserId,
-    pub now: Timestamp,
-    pub everyone_horizon: Duration,
-    pub unknown: super::UnknownTopics,
+pub struct DeleteTopic {
+    pub name: TopicName,
 }
 
-/// Whether a follow, or its end, changed anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FollowOutcome {
-    Changed,
-    Unchanged,
-}
+impl Operation for DeleteTopic {
+    type Output = ();
 
-impl Operation for Follow {
-    type Output = FollowOutcome;
-
-    fn apply(&self, tx: &mut Tx<'_>) -> Result<FollowOutcome, OpError> {
-        let topic = match find(tx, &self.topic)? {
-            Some(topic) => topic,
-            None if self.unknown == super::UnknownTopics::Refuse => return Err(Refusal::UnknownTopic.into()),
-            None => add(tx, &self.topic, Category::default(), self.now)?,
-        };
-        let user = users::find_or_add(tx, &self.user, self.now, self.everyone_horizon)?;
-        if tx.sql(SELECT_FOLLOW)?.exists(params![user, topic.key])? {
-            return Ok(FollowOutcome::Unchanged);
-        }
-        let seq = tx.next_seq();
-        tx.sql(INSERT_FOLLOW)?.execute(params![user, topic.key, seq])?;
-        tx.sql(COUNT_FOLLOWER)?.execute(params![topic.key, 1])?;
-        // Subscribers learn the name's total before a standing that counts from it.
-        tx.change(Change::Total {
-            topic: topic.key,
-            name: self.topic.clone(),
-            category: topic.category.clone(),
-            total: topic.published,
-            seq,
-        });
-        tx.change(Change::Followed { user, topic: topic.key, name: self.topic.clone(), seq });
-        let tally = Tally {
-            source: SourceKey::topic(topic.key),
-            own_total: None,
-            unread_gone: topic.published,
-            unseen_gone: topic.published,
-        };
-        let standing = Standing { tally, joined: seq, category: topic.category, topic: Some(self.topic.clone()) };
-        tx.change(Change::Standing { user, seq, standing });
-        Ok(FollowOutcome::Changed)
+    fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
+        let topic = find(tx, &self.name)?.ok_or(Refusal::NotFound("topic"))?;
+        let seq: Seq = tx.next_seq();
+        tx.sql(DELETE_TOPIC)?.execute(params![topic.key, seq])?;
+        tx.change(Change::TopicDeleted { topic: topic.key, seq });
+        Ok(())
     }
 }
 
-/// A user stops following; what came until now stays in the inbox.
-#[derive(Clone, Debug)]
-pub struct Unfollow {
-    pub topic: TopicName,
-    pub user: UserId,
-}
+impl Reader<'_> {
+    /// One topic; `everyone` is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn topic(&self, name: &TopicName) -> Result<Option<TopicRow>, StoreError> {
+        Ok(self.sql(SELECT_TOPIC)?.query_row([name], topic).optional()?)
+    }
 
-impl Operation for Unfollow {
-    type Output = FollowOutcome;
-
-    fn apply(&self, tx: &mut Tx<'_>) -> Result<FollowOutcome, OpError> {
-        let topic = find(tx, &self.topic)?.ok_or(Refusal::UnknownTopic)?;
-        let Some(user) = users::find(tx, &self.user)? else { return Ok(FollowOutcome::Unchanged) };
-        let open: Option<(Seq, u64, u64)> = tx
-            .sql(SELECT_FOLLOW)?
-            .query_row(params![user, topic.key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        let Some((joined, unread_gone, unseen_gone)) = open else { return Ok(FollowOutcome::Unchanged) };
-        let seq = tx.next_seq();
-        tx.sql(CLOSE_FOLLOW)?.execute(params![user, topic.key, joined, seq])?;
-        tx.sql(COUNT_FOLLOWER)?.execute(params![topic.key, -1])?;
-        tx.change(Change::Left { user, topic: topic.key, seq });
-        let tally =
-            Tally { source: SourceKey::topic(topic.key), own_total: Some(topic.published), unread_gone, unseen_gone };
-        let standing = Standing { tally, joined, category: topic.category, topic: Some(self.topic.clone()) };
-        tx.change(Change::Standing { user, seq, standing });
-        Ok(FollowOutcome::Changed)
+    /// Topics after a name, in order of their names.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn topics(&self, after: &str, limit: usize) -> Result<Vec<TopicRow>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        Ok(self.sql(SELECT_TOPICS)?.query_map(params![after, limit], topic)?.collect::<Result<_, _>>()?)
     }
 }

@@ -11,13 +11,15 @@ use crate::model::{Seq, Timestamp, TopicName, UserId, UserKey};
 
 pub(super) const SELECT_USER: &str = "SELECT id FROM users WHERE name = ?1";
 const SELECT_EVERYONE_FROM: &str = "SELECT everyone_from, floor FROM users WHERE id = ?1";
-const INSERT_USER: &str = "INSERT INTO users (name, everyone_from, appeared_at) VALUES (?1, ?2, ?3)";
+const NEXT_KEY: &str = "UPDATE log SET last_user = last_user + 1 WHERE id = 1 RETURNING last_user";
+const INSERT_USER: &str = "INSERT INTO users (id, name, everyone_from, appeared_at) VALUES (?1, ?2, ?3, ?4)";
 const ANY_EVERYONE: &str = "SELECT EXISTS (SELECT 1 FROM topics WHERE name = ?1)";
 /// The first notification at or after a position: one step of the search for a moment.
 const NEXT_AT: &str = "SELECT seq, created_at FROM notifications WHERE seq >= ?1 ORDER BY seq LIMIT 1";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[&str] = &[SELECT_USER, SELECT_EVERYONE_FROM, INSERT_USER, ANY_EVERYONE, NEXT_AT];
+pub(super) const STATEMENTS: &[&str] =
+    &[SELECT_USER, SELECT_EVERYONE_FROM, NEXT_KEY, INSERT_USER, ANY_EVERYONE, NEXT_AT];
 
 /// A user connects, or is named for the first time: from here on, what reaches `everyone` reaches them.
 #[derive(Clone, Debug)]
@@ -47,8 +49,9 @@ pub(super) fn find_or_add(
         return Ok(key);
     }
     let from = everyone_from(tx.connection(), tx.head(), now.before(everyone_horizon))?;
-    tx.sql(INSERT_USER)?.execute(params![user, from, now])?;
-    Ok(UserKey(tx.connection().last_insert_rowid()))
+    let key: UserKey = tx.sql(NEXT_KEY)?.query_row([], |row| row.get(0))?;
+    tx.sql(INSERT_USER)?.execute(params![key, user, from, now])?;
+    Ok(key)
 }
 
 /// The user's number, where there is one.
@@ -90,5 +93,10 @@ impl Reader<'_> {
 
 /// Where `everyone` begins for the user, and the floor of the direct entries.
 pub(super) fn everyone_and_floor(connection: &Connection, user: UserKey) -> Result<(Seq, Seq), rusqlite::Error> {
-    connection.prepare_cached(SELECT_EVERYONE_FROM)?.query_row([user], |row| Ok((row.get(0)?, row.get(1)?)))
+    let found = connection
+        .prepare_cached(SELECT_EVERYONE_FROM)?
+        .query_row([user], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    // Erased since the number was looked up: nothing is theirs.
+    Ok(found.unwrap_or((Seq::MAX, Seq::ZERO)))
 }

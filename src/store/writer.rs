@@ -151,9 +151,16 @@ impl<O: Operation> Job for Waiting<O> {
 
 type Group = Vec<Box<dyn Job>>;
 
+/// What waits for the writer.
+enum Waiter {
+    Job(Box<dyn Job>),
+    /// Rewrites the file, which no transaction may be open for; answers with its pages before and after, in bytes.
+    Compact(oneshot::Sender<Result<(u64, u64), StoreError>>),
+}
+
 /// The way to the writer.
 pub(super) struct Handle {
-    queue: mpsc::Sender<Box<dyn Job>>,
+    queue: mpsc::Sender<Waiter>,
     head: Arc<AtomicU64>,
     full: Arc<AtomicBool>,
     failure: watch::Receiver<Option<String>>,
@@ -165,7 +172,13 @@ impl Handle {
         let job = Box::new(Waiting { operation, result: None, reply });
         // Unconstrained: with tokio's budget spent, a send gives way before it stands in the queue, and what was handed
         // in later would be committed earlier.
-        tokio::task::unconstrained(self.queue.send(job)).await.map_err(|_| StoreError::Stopped)?;
+        tokio::task::unconstrained(self.queue.send(Waiter::Job(job))).await.map_err(|_| StoreError::Stopped)?;
+        answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    pub(super) async fn compact(&self) -> Result<(u64, u64), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Waiter::Compact(reply)).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 
@@ -198,7 +211,7 @@ pub(super) fn start(
     metrics: Arc<Metrics>,
     lifecycle: &Lifecycle,
 ) -> Handle {
-    let (queue, receiver) = mpsc::channel(capacity);
+    let (queue, receiver) = mpsc::channel::<Waiter>(capacity);
     let head = Arc::new(AtomicU64::new(state.head.0));
     let (failure, failed) = watch::channel(None);
     let full = Arc::new(AtomicBool::new(false));
@@ -218,10 +231,16 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(self, mut queue: mpsc::Receiver<Box<dyn Job>>, mut state: State) {
-        let mut waiting: Group = Vec::with_capacity(MAX_GROUP);
+    async fn run(self, mut queue: mpsc::Receiver<Waiter>, mut state: State) {
+        let mut waiting = Vec::with_capacity(MAX_GROUP);
         while queue.recv_many(&mut waiting, MAX_GROUP).await > 0 {
-            let group = std::mem::take(&mut waiting);
+            let (mut group, mut compactions) = (Group::with_capacity(waiting.len()), Vec::new());
+            for waiter in waiting.drain(..) {
+                match waiter {
+                    Waiter::Job(job) => group.push(job),
+                    Waiter::Compact(reply) => compactions.push(reply),
+                }
+            }
             let work = move |connection: &mut Connection| {
                 let committed = commit_group(connection, &mut state, group);
                 (committed, state)
@@ -236,6 +255,11 @@ impl Writer {
             if let Some(reason) = fatal {
                 self.fail(&reason);
                 return;
+            }
+            for reply in compactions {
+                let compacted = self.connection.interact(|connection| compact(connection)).await;
+                // Whoever asked may have gone.
+                let _ = reply.send(compacted.map_err(|_| StoreError::Stopped).and_then(|done| Ok(done?)));
             }
         }
         self.close().await;
@@ -307,6 +331,18 @@ struct Part {
     jobs: Group,
     result: Result<(), StoreError>,
     commit: Option<(Commit, std::time::Duration)>,
+}
+
+/// Rewrites the file without what was deleted, then empties the log of writes, which holds copies too.
+fn compact(connection: &Connection) -> Result<(u64, u64), rusqlite::Error> {
+    let size = || -> Result<u64, rusqlite::Error> {
+        let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+        Ok(pragma("page_count")? * pragma("page_size")?)
+    };
+    let before = size()?;
+    connection.execute_batch("VACUUM")?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok((before, size()?))
 }
 
 fn commit_group(connection: &mut Connection, state: &mut State, mut group: Group) -> Outcome {
