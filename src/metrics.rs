@@ -43,6 +43,8 @@ pub struct Metrics {
     pub lags: Counter,
     /// Panics caught in a connection or a job.
     pub panics: Counter,
+    /// Users whose stored counts were found to differ from a recount of their entries.
+    pub drift: Counter,
 }
 
 impl Default for Metrics {
@@ -64,6 +66,7 @@ impl Default for Metrics {
             byes: Family::default(),
             lags: Counter::default(),
             panics: Counter::default(),
+            drift: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("connections", "Live subscribers", this.connections.clone());
@@ -83,6 +86,11 @@ impl Default for Metrics {
         registry.register("byes", "Streams ended by the server, by reason", this.byes.clone());
         registry.register("lags", "Subscribers that overran their queue and went back to the log", this.lags.clone());
         registry.register("panics", "Panics caught in a connection or a job", this.panics.clone());
+        registry.register(
+            "count_drift",
+            "Users whose stored counts differed from a recount of their entries; always 0 unless there is a fault",
+            this.drift.clone(),
+        );
         Self { registry, ..this }
     }
 }

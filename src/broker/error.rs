@@ -1,6 +1,6 @@
 //! Why the broker did not do what it was asked, in the caller's words.
 
-use crate::model::{Category, ContentError};
+use crate::model::{Category, ContentError, UserId};
 use crate::store::{Refusal, StoreError};
 
 /// A request that is not carried out.
@@ -20,6 +20,15 @@ pub enum BrokerError {
     TopicReserved,
     #[error("nobody has made this topic")]
     UnknownTopic,
+    /// Users who have not appeared, where only known ones are published to; some of them, in words.
+    #[error("unknown users: {0}")]
+    UnknownUsers(String),
+    /// The topic is not open to be followed by users themselves.
+    #[error("this topic's followers are managed by the application")]
+    TopicManaged,
+    /// It was scheduled, and has been delivered or cancelled meanwhile.
+    #[error("it does not wait any more")]
+    NotScheduled,
     #[error("a request with this idempotency key is still running")]
     IdempotencyRunning,
     #[error("this idempotency key was used with another body")]
@@ -47,13 +56,34 @@ impl From<StoreError> for BrokerError {
                 Refusal::TooManyCategories => Self::TooMany("categories"),
                 Refusal::IdempotencyMismatch => Self::IdempotencyMismatch,
                 Refusal::Ahead => Self::Ahead,
-                Refusal::NotFound => Self::NotFound("key"),
+                Refusal::NotFound(what) => Self::NotFound(what),
+                Refusal::UnknownUsers(users) => Self::UnknownUsers(some_of(&users)),
+                Refusal::TopicManaged => Self::TopicManaged,
+                Refusal::TooManyFollowed => Self::TooMany("topics that one user follows"),
+                Refusal::TooManyScheduled => Self::TooMany("scheduled notifications"),
+                Refusal::NotScheduled => Self::NotScheduled,
+                Refusal::Untimely(errors) => Self::Invalid(errors),
+                Refusal::ExpiresBeforeDue => Self::Invalid(vec![ContentError {
+                    pointer: "/expires_at".to_owned(),
+                    detail: "lies before the notification is delivered".to_owned(),
+                }]),
             },
             StoreError::Full => Self::StorageFull,
             StoreError::Stopped => Self::Storage("the store has stopped".to_owned()),
             StoreError::Failed(cause) => Self::Storage(cause),
         }
     }
+}
+
+/// Users that a message names at most.
+const MAX_NAMED: usize = 5;
+
+fn some_of(users: &[UserId]) -> String {
+    let mut named: Vec<&str> = users.iter().take(MAX_NAMED).map(UserId::as_str).collect();
+    if users.len() > MAX_NAMED {
+        named.push("…");
+    }
+    named.join(", ")
 }
 
 /// Why a credential was not accepted.

@@ -13,28 +13,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use super::tally::Tallies;
+use super::tally::{Sees, Tallies};
 use crate::hub::{Hub, Pushed, Subscriber};
 use crate::metrics::Metrics;
-use crate::model::{Epoch, Seq, StreamId, UserKey};
+use crate::model::{Epoch, Seq, StreamId, TopicName, UserKey};
 use crate::store::{Change, Commit, Reach};
+use crate::wire::event::ByeReason;
 use crate::wire::frame::{Frame, SharedFrame};
 
 /// Counts go to one subscriber no more often than this; what changes in between travels in the next.
-const COALESCE: Duration = Duration::from_millis(50);
+pub(super) const COALESCE: Duration = Duration::from_millis(50);
 
 pub(super) struct Fanout {
     epoch: Epoch,
     hub: Arc<Hub>,
     tallies: Arc<Mutex<Tallies>>,
     metrics: Arc<Metrics>,
+    /// Wakes whoever reads stale rows again.
+    reread: Arc<Notify>,
     /// The newest position that was fanned out.
     head: Seq,
     /// Subscribers whose counts are due later.
     due: BinaryHeap<Reverse<(Instant, StreamId)>>,
+}
+
+/// A death, as far as it matters who is told.
+struct Dead<'d> {
+    entry: Seq,
+    topic: Option<&'d TopicName>,
+    reach: &'d Reach,
 }
 
 /// What one commit touched.
@@ -54,8 +64,14 @@ impl Touched {
 }
 
 impl Fanout {
-    pub(super) fn new(epoch: Epoch, hub: Arc<Hub>, tallies: Arc<Mutex<Tallies>>, metrics: Arc<Metrics>) -> Self {
-        Self { epoch, hub, tallies, metrics, head: Seq::ZERO, due: BinaryHeap::new() }
+    pub(super) fn new(
+        epoch: Epoch,
+        hub: Arc<Hub>,
+        tallies: Arc<Mutex<Tallies>>,
+        metrics: Arc<Metrics>,
+        reread: Arc<Notify>,
+    ) -> Self {
+        Self { epoch, hub, tallies, metrics, reread, head: Seq::ZERO, due: BinaryHeap::new() }
     }
 
     /// Runs until the commit feed ends.
@@ -89,6 +105,9 @@ impl Fanout {
         for user in std::mem::take(&mut touched.users) {
             self.hub.of_user(user, |subscriber| touched.add(subscriber));
         }
+        if self.tallies.lock().has_stale() {
+            self.reread.notify_one();
+        }
         self.send_counts(&touched.subscribers, Instant::now());
         for subscriber in touched.subscribers {
             subscriber.wake();
@@ -107,6 +126,19 @@ impl Fanout {
             }
             Change::Followed { user, topic, name, .. } => self.hub.follow(user, topic, &name),
             Change::Left { user, topic, seq } => self.hub.leave(user, topic, seq),
+            Change::Shrunk { topic, seq } => touched.users.extend(self.tallies.lock().shrunk(topic, seq)),
+            Change::TopicDeleted { topic, seq } => {
+                touched.users.extend(self.tallies.lock().deleted(topic, seq));
+                self.hub.forget(topic, seq);
+            }
+            Change::Erased { user } => self.hub.of_user(user, |subscriber| subscriber.end(ByeReason::Revoked)),
+            Change::Died { change, entry, topic, category, reach } => {
+                let dead = Dead { entry, topic: topic.as_ref(), reach: &reach };
+                let frame = LazyCell::new(|| {
+                    Arc::new(Frame::death(&self.epoch, &change, topic.as_ref(), &category, committed))
+                });
+                self.bury(&dead, || &frame, touched);
+            }
             Change::Marked { user, change } => {
                 let frame = LazyCell::new(|| Arc::new(Frame::state(&self.epoch, &change, Some(committed))));
                 self.hub.of_user(user, |subscriber| self.push(subscriber, &frame, touched));
@@ -130,7 +162,36 @@ impl Fanout {
                 }
             }
             Reach::Topic(topic) => self.hub.of_topic(*topic, push),
-            Reach::Everyone => self.hub.all(push),
+            Reach::Everyone(_) => self.hub.all(push),
+        }
+    }
+
+    /// Tells a death to those who can see the entry: also to those who have left its topic since, and not to those who
+    /// followed it later.
+    fn bury<'f>(&self, dead: &Dead<'_>, frame: impl Fn() -> &'f SharedFrame, touched: &mut Touched) {
+        let users = match dead.reach {
+            Reach::Users(users) => {
+                return self.reach(&Reach::Users(users.clone()), frame, touched);
+            }
+            Reach::Topic(topic) | Reach::Everyone(topic) => self.tallies.lock().holders(*topic),
+        };
+        let (Reach::Topic(topic) | Reach::Everyone(topic)) = dead.reach else { return };
+        for user in users {
+            let sees = self.tallies.lock().sees(user, *topic, dead.entry);
+            self.hub.of_user(user, |subscriber| {
+                if dead.topic.is_some_and(|topic| !subscriber.may_see(topic)) {
+                    return;
+                }
+                match sees {
+                    Sees::Yes => self.push(subscriber, frame(), touched),
+                    Sees::No => {}
+                    // It is just beginning, and the log knows.
+                    Sees::Unknown => {
+                        subscriber.lag();
+                        touched.add(subscriber);
+                    }
+                }
+            });
         }
     }
 
@@ -218,8 +279,9 @@ mod tests {
 
     /// A publish that leaves the user with one unread entry.
     fn one_unread(seq: Seq) -> Commit {
-        let tally = Tally { source: SourceKey::direct(1), own_total: Some(1), unread_gone: 0, unseen_gone: 0 };
-        let standing = Standing { tally, joined: Seq::ZERO, category: Category::default(), topic: None };
+        let tally =
+            Tally { source: SourceKey::direct(1), own_total: Some(1), unread_gone: 0, unseen_gone: 0, muted: false };
+        let standing = Standing { tally, joined: Seq::ZERO, parted: None, category: Category::default(), topic: None };
         Commit {
             head: seq,
             at: std::time::Instant::now(),
@@ -231,7 +293,7 @@ mod tests {
     async fn counts_that_change_while_a_subscribers_rows_are_read_follow_once_they_are() {
         let (hub, tallies) = (Hub::new(hub::Config::default()), Arc::new(Mutex::new(Tallies::default())));
         let epoch = Epoch::new("k7x2m").expect("an epoch");
-        let fanout = Fanout::new(epoch, hub.clone(), tallies.clone(), Arc::new(Metrics::default()));
+        let fanout = Fanout::new(epoch, hub.clone(), tallies.clone(), Arc::new(Metrics::default()), Arc::default());
         let (commits, feed) = mpsc::channel(1);
         Lifecycle::default().spawn_core(fanout.run(feed));
         tallies.lock().attach(USER);

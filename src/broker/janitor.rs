@@ -1,12 +1,13 @@
-//! Regular cleaning: stored answers and tickets that have outlived their time, a bounded number at a time so that the
-//! writer is never held.
+//! Regular cleaning: what has outlived its time, or is too many, a bounded number at a time so that the writer is never
+//! held: stored answers, tickets, entries that retention does not keep, rows of deleted topics, free pages.
 
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::Inner;
+use super::{Broker, Inner};
 use crate::lifecycle::Lifecycle;
-use crate::store::{PruneIdempotency, PruneTickets};
+use crate::model::UserKey;
+use crate::store::{PruneIdempotency, PruneTickets, Shrink, StoreError};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_mins(1);
@@ -15,27 +16,50 @@ const EVERY: Duration = Duration::from_mins(1);
 const TICKET_MEMORY: Duration = Duration::from_hours(30 * 24);
 /// Rows that one operation takes at most.
 const BATCH: u32 = 500;
+/// Pages of users that one round looks at: where there are many, retention comes by within minutes or hours.
+const USER_PAGES: usize = 10;
 
 /// Runs until the drain begins or the broker is gone.
 pub(super) async fn run(broker: Weak<Inner>, lifecycle: Lifecycle) {
+    let mut janitor = Janitor { after: UserKey(0) };
     loop {
         tokio::select! {
             () = lifecycle.draining() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        let Some(broker) = broker.upgrade() else { return };
-        if let Err(error) = round(&broker).await {
-            tracing::warn!(%error, "cleaning was not finished; it goes on at the next round");
+        let Some(inner) = broker.upgrade() else { return };
+        let broker = Broker { inner };
+        tokio::select! {
+            () = lifecycle.draining() => return,
+            cleaned = janitor.round(&broker) => if let Err(error) = cleaned {
+                tracing::warn!(%error, "cleaning was not finished; it goes on at the next round");
+            }
         }
     }
 }
 
-async fn round(broker: &Inner) -> Result<(), crate::store::StoreError> {
-    let now = broker.clock.now();
-    let before = now.before(broker.config.idempotency_ttl);
-    while broker.store.write(PruneIdempotency { before, limit: BATCH }).await? == BATCH as usize {}
-    while broker.store.write(PruneTickets { before: now.before(TICKET_MEMORY), limit: BATCH }).await? == BATCH as usize
-    {
+struct Janitor {
+    /// The user that retention looked at last.
+    after: UserKey,
+}
+
+impl Janitor {
+    async fn round(&mut self, broker: &Broker) -> Result<(), StoreError> {
+        let Inner { store, clock, config, .. } = &*broker.inner;
+        let now = clock.now();
+        let before = now.before(config.idempotency_ttl);
+        while store.write(PruneIdempotency { before, limit: BATCH }).await? == BATCH as usize {}
+        let before = now.before(TICKET_MEMORY);
+        while store.write(PruneTickets { before, limit: BATCH }).await? == BATCH as usize {}
+        broker.retain_topics().await?;
+        for _ in 0..USER_PAGES {
+            let (_, last) = broker.retain_users(self.after).await?;
+            self.after = last.unwrap_or(UserKey(0));
+            if last.is_none() {
+                break;
+            }
+        }
+        while store.write(Shrink).await? {}
+        Ok(())
     }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::Broker;
 use super::feed::{FeedRequest, MAX_SNAPSHOT};
 use super::inbox::may_see;
-use super::opening::{Backlog, Begin, Greeting, Opening, Plan, join, kinds, shown};
+use super::opening::{Backlog, Begin, Greeting, Opening, Plan, floor_since, join, kinds, shown};
 use super::tally::Tallies;
 use crate::hub::{Attach, Attachment, Seat, Subscriber, Taken};
 use crate::model::{Credential, StreamId, UserIdentity, UserKey};
@@ -118,37 +118,48 @@ impl Live {
             return None;
         }
         let (who, request) = (self.who.clone(), self.request.clone());
-        let (user, last, head) = (self.subscriber().user, backlog.last, backlog.head);
+        let (user, last, head, known) = (self.subscriber().user, backlog.last, backlog.head, backlog.floor);
         let mut plan = std::mem::take(&mut backlog.plan);
         let read = self.broker.inner.store.read(move |session| {
             session.snapshot(|reader| {
+                let sight = reader.sight(user)?;
+                let Some(floor) = floor_since(&sight, &who, last, known) else { return Ok(None) };
                 if plan.is_empty() {
-                    let sight = shown(&reader.sight(user)?, &who, &request.filter);
-                    plan = Plan::gather(reader, &sight, kinds(&request.filter), last, head)?;
+                    let shown = shown(&sight, &who, &request.filter);
+                    plan = Plan::gather(reader, &shown, kinds(&request.filter), last, head)?;
                 }
                 let (frames, reached) = plan.page(reader, user, head)?;
-                Ok((frames, plan, reached))
+                Ok(Some((frames, plan, reached, floor)))
             })
         });
-        let page = read.await.map(|(frames, plan, reached)| {
-            backlog.plan = plan;
-            backlog.last = reached;
-            frames
-        });
-        Some(page.map_err(|error| unreadable(self.subscriber().stream, &error)))
+        Some(match read.await {
+            Ok(Some((frames, plan, reached, floor))) => {
+                backlog.plan = plan;
+                backlog.last = reached;
+                backlog.floor = floor;
+                Ok(frames)
+            }
+            Ok(None) => Err(ByeReason::Rotate),
+            Err(error) => Err(unreadable(self.subscriber().stream, &error)),
+        })
     }
 
     /// Goes back to the log after the queue overran: a new head, and the counts as of it.
     pub(super) async fn resync(&self, backlog: &mut Backlog) -> Result<Option<SharedFrame>, ByeReason> {
         let (who, user) = (self.who.clone(), self.subscriber().user);
+        let (last, known) = (backlog.last, backlog.floor);
         let read = self.broker.inner.store.read(move |session| {
             session.snapshot(|reader| {
-                let counts = reader.sight(user)?.counts(|span| may_see(&who, span));
-                Ok((reader.head(), Frame::unread(reader.epoch(), &counts, reader.head())))
+                let sight = reader.sight(user)?;
+                let Some(floor) = floor_since(&sight, &who, last, known) else { return Ok(None) };
+                let counts = sight.counts(|span| may_see(&who, span));
+                Ok(Some((reader.head(), floor, Frame::unread(reader.epoch(), &counts, reader.head()))))
             })
         });
-        let (head, counts) = read.await.map_err(|error| unreadable(self.subscriber().stream, &error))?;
+        let read = read.await.map_err(|error| unreadable(self.subscriber().stream, &error))?;
+        let (head, floor, counts) = read.ok_or(ByeReason::Rotate)?;
         backlog.head = head;
+        backlog.floor = floor;
         backlog.plan = Plan::default();
         Ok(self.request.filter.wants(EventKind::Unread).then(|| Arc::new(counts)))
     }

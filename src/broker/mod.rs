@@ -15,19 +15,24 @@ mod inbox;
 mod janitor;
 mod keys;
 mod live;
+mod notifications;
 mod opening;
 mod poll;
 mod publish;
+mod schedule;
 mod tally;
 mod tickets;
 mod token;
 mod topics;
+mod upkeep;
+mod users;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 pub use error::{AuthError, BrokerError};
 pub use feed::{Feed, FeedItem, FeedRequest, retry_ms};
@@ -38,14 +43,14 @@ pub use publish::{Idempotency, Meanwhile, hash_body};
 pub use token::{JwtConfig, TokenClaims, mint_token};
 
 pub use crate::hub::Filter;
-pub use crate::store::{InboxState, OpenError, UnknownTopics};
+pub use crate::store::{InboxState, Muting as Mute, OpenError, Retention, Unknown};
 
 use crate::clock::Clock;
 use crate::hub::{self, Hub};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::model::{Epoch, UserId, UserKey};
-use crate::store::{self, Appear, Store};
+use crate::store::{self, Appear, Policy, Store};
 use crate::wire::event::ByeReason;
 
 /// Settings of the rules.
@@ -61,7 +66,11 @@ pub struct Config {
     pub everyone_horizon: Duration,
     /// How long answers are kept for their idempotency key.
     pub idempotency_ttl: Duration,
-    pub unknown_topics: UnknownTopics,
+    pub unknown_topics: Unknown,
+    pub unknown_users: Unknown,
+    /// How far ahead a notification may be scheduled.
+    pub schedule_horizon: Duration,
+    pub retention: Retention,
     pub jwt: JwtConfig,
     /// The operator's credential; `None` lets nobody in as operator.
     pub operator_secret: Option<OperatorSecret>,
@@ -77,7 +86,10 @@ impl Default for Config {
             ticket_first_use: Duration::from_mins(1),
             everyone_horizon: Duration::from_hours(7 * 24),
             idempotency_ttl: Duration::from_hours(24),
-            unknown_topics: UnknownTopics::Create,
+            unknown_topics: Unknown::Create,
+            unknown_users: Unknown::Create,
+            schedule_horizon: Duration::from_hours(365 * 24),
+            retention: Retention::default(),
             jwt: JwtConfig::default(),
             operator_secret: None,
             hub: hub::Config::default(),
@@ -119,6 +131,8 @@ struct Inner {
     store: Store,
     hub: Arc<Hub>,
     tallies: Arc<Mutex<tally::Tallies>>,
+    /// Wakes whoever does what is due.
+    due: Arc<Notify>,
     keys: keys::Keyring,
     running: publish::Running,
 }
@@ -139,7 +153,9 @@ impl Broker {
         let hub = Hub::new(config.hub);
         let tallies = Arc::new(Mutex::new(tally::Tallies::default()));
         let keys = keys::Keyring::load(&store).await.map_err(|e| OpenError::Damaged(e.to_string()))?;
-        let fanout = fanout::Fanout::new(store.epoch().clone(), hub.clone(), tallies.clone(), metrics.clone());
+        let reread = Arc::new(Notify::new());
+        let fanout =
+            fanout::Fanout::new(store.epoch().clone(), hub.clone(), tallies.clone(), metrics.clone(), reread.clone());
         lifecycle.spawn_core(fanout.run(feed));
         let inner = Inner {
             config,
@@ -149,10 +165,15 @@ impl Broker {
             store,
             hub,
             tallies,
+            due: Arc::default(),
             keys,
             running: publish::Running::default(),
         };
         let this = Self { inner: Arc::new(inner) };
+        // What fell due while nothing ran is done before the first stream begins.
+        this.settle_due().await.map_err(|e| OpenError::Damaged(e.to_string()))?;
+        lifecycle.spawn_core(schedule::run(Arc::downgrade(&this.inner), lifecycle.clone()));
+        lifecycle.spawn_core(tally::reread(Arc::downgrade(&this.inner), reread, lifecycle.clone()));
         lifecycle.spawn_core(janitor::run(Arc::downgrade(&this.inner), lifecycle.clone()));
         Ok(this)
     }
@@ -195,19 +216,10 @@ impl Broker {
         self.inner.store.failed().await
     }
 
-    /// Compares every user's stored counts with a count of their entries one by one; returns who drifted.
-    ///
-    /// # Errors
-    /// [`BrokerError::Storage`].
-    pub async fn drift(&self) -> Result<Vec<store::Drift>, BrokerError> {
-        let (mut all, mut after) = (Vec::new(), Some(UserKey(0)));
-        while let Some(from) = after {
-            let page = self.inner.store.read(move |session| session.snapshot(|reader| reader.drift(from)));
-            let (drifted, next) = page.await?;
-            all.extend(drifted);
-            after = next;
-        }
-        Ok(all)
+    /// The operator's rules that publishes meet.
+    fn policy(&self) -> Policy {
+        let Config { unknown_topics, unknown_users, everyone_horizon, .. } = self.inner.config;
+        Policy { topics: unknown_topics, users: unknown_users, everyone_horizon }
     }
 
     /// The user's number; someone new appears now, which fixes where `everyone` begins for them.

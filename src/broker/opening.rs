@@ -49,6 +49,8 @@ pub(super) struct Backlog {
     pub(super) last: Seq,
     /// Up to here the log is read; what lies above comes from the queue.
     pub(super) head: Seq,
+    /// The highest floor when this was decided: retention that takes more is to be told.
+    pub(super) floor: Seq,
     pub(super) plan: Plan,
 }
 
@@ -143,6 +145,15 @@ fn visible(sight: &Sight, who: &UserIdentity) -> Sight {
     visible
 }
 
+/// The highest floor now, for a stream that has sent everything up to `last` and knew this floor. `None` where retention
+/// took something that it was still to tell: it can't go on, and the next one is told `pruned`.
+pub(super) fn floor_since(sight: &Sight, who: &UserIdentity, last: Seq, known: Seq) -> Option<Seq> {
+    let visible = visible(sight, who);
+    let floor = visible.highest_floor();
+    let pruned = floor > known && visible.floor_above(last).is_some();
+    (!pruned).then_some(floor.max(known))
+}
+
 /// What the stream may show: the user's sight, cut by token and filter.
 pub(super) fn shown(sight: &Sight, who: &UserIdentity, filter: &Filter) -> Sight {
     let mut shown = sight.clone();
@@ -205,7 +216,8 @@ impl Begin<'_> {
             && !self.request.filter.is_open()
             && !reader.positions(&visible(sight, self.who), Kinds::All, after, head, 1)?.is_empty();
         let (first, last) = plan.page(reader, shown.user, head)?;
-        Ok(Opening { hello, first, backlog: Backlog { last, head, plan }, counts_moved })
+        let floor = visible(sight, self.who).highest_floor();
+        Ok(Opening { hello, first, backlog: Backlog { last, head, floor, plan }, counts_moved })
     }
 
     fn snapshot(self, reader: &Reader<'_>, sight: &Sight, reason: ResetReason) -> Result<Opening, StoreError> {
@@ -228,7 +240,8 @@ impl Begin<'_> {
             first.push(Arc::new(Frame::unread(reader.epoch(), &counts, head)));
         }
         first.extend(entries);
-        Ok(Opening { hello, first, backlog: Backlog { last, head, plan }, counts_moved: false })
+        let floor = visible(sight, self.who).highest_floor();
+        Ok(Opening { hello, first, backlog: Backlog { last, head, floor, plan }, counts_moved: false })
     }
 
     fn hello(

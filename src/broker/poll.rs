@@ -206,16 +206,16 @@ impl Page {
 mod tests {
     use super::super::opening::Plan;
     use super::*;
-    use crate::model::{Epoch, MarkAs, MarkTarget, StateChange};
+    use crate::model::{Became, Epoch, MarkAs, MarkTarget, StateChange};
 
     fn event(seq: u64) -> SharedFrame {
         let target = MarkTarget::Upto(Seq(seq));
-        let change = StateChange { seq: Seq(seq), mark: MarkAs::Seen, target, category: None };
+        let change = StateChange { seq: Seq(seq), became: Became::Marked(MarkAs::Seen), target, category: None };
         Arc::new(Frame::state(&Epoch::new("k7x2m").expect("an epoch"), &change, None))
     }
 
     fn backlog(last: u64, head: u64) -> Backlog {
-        Backlog { last: Seq(last), head: Seq(head), plan: Plan::default() }
+        Backlog { last: Seq(last), head: Seq(head), floor: Seq::ZERO, plan: Plan::default() }
     }
 
     #[test]

@@ -2,14 +2,18 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::keys::sha256;
 use super::{Broker, BrokerError};
-use crate::model::{Audience, Credential, Draft, Identity, NotificationId, Principal, Scope, TopicName};
-use crate::store::{IdempotencyKey, Publish};
+use crate::model::{
+    Audience, ContentError, Credential, Deliver, Draft, Expiry, Identity, Life, NotificationId, Principal, Scope,
+    Timestamp, TopicName,
+};
+use crate::store::{IdempotencyKey, Place, Publish, PublishOutcome, When};
 use crate::wire::publish::Published;
 
 /// An `Idempotency-Key` as it came with a request.
@@ -90,37 +94,91 @@ impl Broker {
             }
             _ => None,
         };
-        let outcome = self
-            .inner
-            .store
-            .write(Publish {
-                id: NotificationId(Uuid::now_v7()),
-                draft,
-                idempotency: idempotency.map(|i| IdempotencyKey {
-                    principal,
-                    route: i.route,
-                    key: i.key,
-                    body_hash: i.body_hash,
-                    valid_after: now.before(self.inner.config.idempotency_ttl),
-                }),
-                now,
-                everyone_horizon: self.inner.config.everyone_horizon,
-                unknown: self.inner.config.unknown_topics,
-            })
-            .await?;
-        if !outcome.replayed {
+        let when = when(&draft.life, now, self.inner.config.schedule_horizon);
+        let waits = when.as_ref().is_ok_and(|when| *when != When::default());
+        let publish = Publish {
+            id: NotificationId(Uuid::now_v7()),
+            draft,
+            when,
+            publisher: principal.clone(),
+            idempotency: idempotency.map(|i| IdempotencyKey {
+                principal,
+                route: i.route,
+                key: i.key,
+                body_hash: i.body_hash,
+                valid_after: now.before(self.inner.config.idempotency_ttl),
+            }),
+            now,
+            policy: self.policy(),
+        };
+        let PublishOutcome { id, place, recipients, replayed } = self.inner.store.write(publish).await?;
+        if waits {
+            self.inner.due.notify_one();
+        }
+        // What waits is counted when it is delivered.
+        if !replayed && matches!(place, Place::Log(_)) {
             self.inner.metrics.publishes.inc();
         }
-        Ok(Published {
-            id: outcome.id,
-            cursor: outcome.cursor,
-            recipients: outcome.recipients,
-            replayed: outcome.replayed,
-        })
+        let (cursor, due) = match place {
+            Place::Log(cursor) => (Some(cursor), None),
+            Place::Schedule(due) => (None, Some(due)),
+        };
+        Ok(Published { id, cursor, due, recipients, replayed })
     }
 }
 
-fn may_publish(by: &Identity, to: &Audience) -> Result<(), BrokerError> {
+/// How late a moment of delivery may be and still mean now: clocks differ, and requests take their time.
+const LATE: Duration = Duration::from_mins(1);
+/// The longest life that can be asked for: ten years.
+const MAX_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// Reads a life at a moment.
+///
+/// # Errors
+/// Every rule that is broken.
+pub(super) fn when(life: &Life, now: Timestamp, horizon: Duration) -> Result<When, Vec<ContentError>> {
+    let mut errors = Vec::new();
+    let mut refuse = |pointer: &str, detail: String| {
+        errors.push(ContentError { pointer: pointer.to_owned(), detail });
+    };
+    let (due, pointer) = match life.deliver {
+        Deliver::Now => (None, "/deliver_at"),
+        Deliver::After(span) => (Some(now.after(span)).filter(|_| !span.is_zero()), "/delay"),
+        Deliver::At(at) if at < now.before(LATE) => {
+            refuse("/deliver_at", format!("lies in the past; it is {now} here"));
+            (None, "/deliver_at")
+        }
+        Deliver::At(at) => (Some(at).filter(|at| *at > now), "/deliver_at"),
+    };
+    if due.is_some_and(|due| due > now.after(horizon)) {
+        refuse(pointer, format!("lies beyond the horizon; the latest is {}", now.after(horizon)));
+    }
+    let begins = due.unwrap_or(now);
+    let expires_at = match life.expiry {
+        None => None,
+        Some(Expiry::After(span)) if span > MAX_LIFE || span < Duration::from_secs(1) => {
+            refuse("/expires_in", "must be from 1 second to 10 years".to_owned());
+            None
+        }
+        Some(Expiry::After(span)) => Some(begins.after(span)),
+        Some(Expiry::At(at)) if at <= now => {
+            refuse("/expires_at", format!("lies in the past; it is {now} here"));
+            None
+        }
+        Some(Expiry::At(at)) if at <= begins => {
+            refuse("/expires_at", "lies before the notification is delivered".to_owned());
+            None
+        }
+        Some(Expiry::At(at)) if at > begins.after(MAX_LIFE) => {
+            refuse("/expires_at", "must be at most 10 years after the notification is delivered".to_owned());
+            None
+        }
+        Some(Expiry::At(at)) => Some(at),
+    };
+    if errors.is_empty() { Ok(When { due, expires_at }) } else { Err(errors) }
+}
+
+pub(super) fn may_publish(by: &Identity, to: &Audience) -> Result<(), BrokerError> {
     let allowed = match by {
         Identity::Operator => true,
         Identity::User(user) => user.publishes && !matches!(user.credential, Credential::Ticket(_)),
@@ -135,5 +193,49 @@ fn scope_covers(scope: &Scope, to: &Audience) -> bool {
         // `*` means every topic that someone chose to follow; reaching all takes naming `everyone`.
         (Scope::PublishTopics(pattern), Audience::Everyone) => pattern.as_str() == TopicName::EVERYONE,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+    const HORIZON: Duration = Duration::from_hours(24);
+
+    fn when(deliver: Deliver, expiry: Option<Expiry>) -> Result<When, Vec<String>> {
+        let life = Life { collapse: None, deliver, expiry };
+        super::when(&life, NOW, HORIZON).map_err(|errors| errors.into_iter().map(|error| error.pointer).collect())
+    }
+
+    #[test]
+    fn what_is_hardly_late_is_delivered_now_and_what_is_late_is_refused() {
+        assert_eq!(when(Deliver::At(NOW.before(LATE)), None), Ok(When { due: None, expires_at: None }));
+        assert_eq!(when(Deliver::At(NOW.before(LATE * 2)), None), Err(vec!["/deliver_at".to_owned()]));
+        assert_eq!(when(Deliver::After(Duration::ZERO), None), Ok(When { due: None, expires_at: None }));
+    }
+
+    #[test]
+    fn a_schedule_has_a_horizon() {
+        let last = NOW.after(HORIZON);
+        assert_eq!(when(Deliver::At(last), None), Ok(When { due: Some(last), expires_at: None }));
+        assert_eq!(when(Deliver::After(HORIZON * 2), None), Err(vec!["/delay".to_owned()]));
+    }
+
+    #[test]
+    fn an_end_lies_behind_the_delivery() {
+        let hour = Duration::from_hours(1);
+        let late = when(Deliver::After(hour), Some(Expiry::After(hour)));
+        assert_eq!(late.map(|when| when.expires_at), Ok(Some(NOW.after(hour * 2))));
+        for (deliver, expiry) in [
+            (Deliver::Now, Expiry::At(NOW)),
+            (Deliver::After(hour), Expiry::At(NOW.after(hour))),
+            (Deliver::Now, Expiry::At(NOW.after(MAX_LIFE * 2))),
+        ] {
+            assert_eq!(when(deliver, Some(expiry)), Err(vec!["/expires_at".to_owned()]), "{expiry:?}");
+        }
+        for span in [Duration::ZERO, MAX_LIFE * 2] {
+            assert_eq!(when(Deliver::Now, Some(Expiry::After(span))), Err(vec!["/expires_in".to_owned()]));
+        }
     }
 }

@@ -4,11 +4,22 @@
 //! It is a copy of rows, not a second way of counting: each row comes from the store (read at attach, then from the
 //! commit feed, absolute and with its seq), and [`Tally::counts`] makes numbers of it as it does for the store.
 //! **Invariant**: of two rows the one with the later seq stays, so load and feed may arrive in any order.
+//!
+//! Where entries of a topic died, rows read before are stale: only the store knows who had them unread. Users who are
+//! online are read again, by a task of its own; until then their counts are not told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
 
+use tokio::sync::Notify;
+
+use super::Inner;
+use crate::lifecycle::Lifecycle;
 use crate::model::{Category, Counts, Seq, SourceKey, Tally, TopicKey, TopicName, UserKey};
 use crate::store::{Sight, Standing};
+
+/// Users that one read brings up to date.
+const REREAD: usize = 64;
 
 /// Everything at hand.
 #[derive(Default)]
@@ -17,6 +28,14 @@ pub(super) struct Tallies {
     topics: HashMap<TopicKey, Total>,
     /// The topics of `everyone`, one for each category: few.
     everyone: Vec<TopicKey>,
+    /// Who has a row of a topic.
+    holders: HashMap<TopicKey, HashSet<UserKey>>,
+    /// Users whose rows are being read for the first time.
+    reading: HashSet<UserKey>,
+    /// Topics whose totals are kept for those alone.
+    unheld: HashSet<TopicKey>,
+    /// Users whose rows are to be read again.
+    stale: HashSet<UserKey>,
 }
 
 /// One online user's rows.
@@ -24,7 +43,10 @@ pub(super) struct Tallies {
 struct Basis {
     rows: HashMap<(SourceKey, Seq), Row>,
     subscribers: usize,
-    loaded: bool,
+    /// The head that the rows were read at; `None` until they are.
+    read_at: Option<Seq>,
+    /// Rows read before this position are stale.
+    stale_since: Seq,
 }
 
 struct Row {
@@ -38,18 +60,49 @@ struct Total {
     as_of: Seq,
 }
 
+/// Whether an online user can see an entry of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sees {
+    Yes,
+    No,
+    /// The rows are being read.
+    Unknown,
+}
+
 impl Tallies {
     /// A subscriber of this user is attaching: from here on the feed's rows are kept.
     pub(super) fn attach(&mut self, user: UserKey) {
-        self.users.entry(user).or_default().subscribers += 1;
+        let basis = self.users.entry(user).or_default();
+        basis.subscribers += 1;
+        if basis.read_at.is_none() {
+            self.reading.insert(user);
+        }
     }
 
     /// A subscriber of this user is gone.
     pub(super) fn detach(&mut self, user: UserKey) {
-        if let Some(basis) = self.users.get_mut(&user) {
-            basis.subscribers -= 1;
-            if basis.subscribers == 0 {
-                self.users.remove(&user);
+        let Some(basis) = self.users.get_mut(&user) else { return };
+        basis.subscribers -= 1;
+        if basis.subscribers > 0 {
+            return;
+        }
+        let topics: Vec<TopicKey> = basis.topics().collect();
+        self.users.remove(&user);
+        self.stale.remove(&user);
+        self.reading.remove(&user);
+        for topic in topics {
+            self.let_go(topic, user);
+        }
+    }
+
+    fn let_go(&mut self, topic: TopicKey, user: UserKey) {
+        let Some(holders) = self.holders.get_mut(&topic) else { return };
+        holders.remove(&user);
+        if holders.is_empty() {
+            self.holders.remove(&topic);
+            // What nobody online has a row of is read again when somebody has.
+            if !self.everyone.contains(&topic) {
+                self.topics.remove(&topic);
             }
         }
     }
@@ -57,34 +110,58 @@ impl Tallies {
     /// Takes the rows that were read at `as_of`; later ones that the feed brought meanwhile stay.
     pub(super) fn load(&mut self, sight: &Sight, as_of: Seq) {
         let Some(basis) = self.users.get_mut(&sight.user) else { return };
-        basis.loaded = true;
-        let mut totals = Vec::new();
+        if basis.read_at.is_none_or(|read_at| read_at < as_of) {
+            basis.read_at = Some(as_of);
+        }
+        if basis.is_fresh() {
+            self.stale.remove(&sight.user);
+        }
+        self.forget_rows(sight, as_of);
         for span in &sight.spans {
-            let standing = Standing {
-                tally: span.tally,
-                joined: span.joined,
-                category: span.category.clone(),
-                topic: span.topic.clone(),
-            };
-            basis.put(standing, as_of);
+            self.put(sight.user, Standing::of(span), as_of);
             if let (Some(topic), Some(name)) = (span.source.as_topic(), &span.topic) {
-                totals.push((topic, name, &span.category, span.total));
+                self.total(topic, name, &span.category, span.total, as_of);
             }
         }
-        for (topic, name, category, total) in totals {
-            self.total(topic, name, category, total, as_of);
+        self.reading.remove(&sight.user);
+        if self.reading.is_empty() {
+            for topic in std::mem::take(&mut self.unheld) {
+                if !self.holders.contains_key(&topic) {
+                    self.topics.remove(&topic);
+                }
+            }
         }
+    }
+
+    /// Lets go of rows that are not there any more: their topic was deleted, or all of a past follow was pruned.
+    fn forget_rows(&mut self, sight: &Sight, as_of: Seq) {
+        let Some(basis) = self.users.get_mut(&sight.user) else { return };
+        let known = |key: &(SourceKey, Seq)| sight.spans.iter().any(|span| (span.source, span.joined) == *key);
+        let gone: Vec<(SourceKey, Seq)> =
+            basis.rows.iter().filter(|(key, row)| row.as_of <= as_of && !known(key)).map(|(key, _)| *key).collect();
+        for key in &gone {
+            basis.rows.remove(key);
+        }
+        for topic in gone.iter().filter_map(|(source, _)| source.as_topic()) {
+            if !self.users.get(&sight.user).is_some_and(|basis| basis.knows(topic)) {
+                self.let_go(topic, sight.user);
+            }
+        }
+    }
+
+    fn put(&mut self, user: UserKey, standing: Standing, as_of: Seq) {
+        let Some(basis) = self.users.get_mut(&user) else { return };
+        if let Some(topic) = standing.tally.source.as_topic() {
+            self.holders.entry(topic).or_default().insert(user);
+        }
+        basis.put(standing, as_of);
     }
 
     /// A row of the commit feed. Whether the user is online.
     pub(super) fn standing(&mut self, user: UserKey, standing: Standing, seq: Seq) -> bool {
-        match self.users.get_mut(&user) {
-            Some(basis) => {
-                basis.put(standing, seq);
-                true
-            }
-            None => false,
-        }
+        let online = self.users.contains_key(&user);
+        self.put(user, standing, seq);
+        online
     }
 
     /// A topic's total.
@@ -95,18 +172,102 @@ impl Tallies {
                 known.total = total;
                 known.as_of = as_of;
             }
-            None => {
+            None if name.is_everyone() || self.holders.contains_key(&topic) => {
                 self.topics.insert(topic, Total { total, category: category.clone(), as_of });
                 if name.is_everyone() {
                     self.everyone.push(topic);
                 }
             }
+            // Nobody online has a row of it, but one who is being read may bring one, with a total that is older than this.
+            None if !self.reading.is_empty() => {
+                self.topics.insert(topic, Total { total, category: category.clone(), as_of });
+                self.unheld.insert(topic);
+            }
+            None => {}
         }
     }
 
-    /// An online user's counts, over what `visible` lets through. `None` until the rows are loaded.
+    /// Entries of a topic died or were pruned: rows read before are read again. Who they are.
+    pub(super) fn shrunk(&mut self, topic: TopicKey, seq: Seq) -> Vec<UserKey> {
+        let concerned: Vec<UserKey> = if self.everyone.contains(&topic) {
+            self.users.keys().copied().collect()
+        } else {
+            // Whoever is being read may have been read before this.
+            self.holders.get(&topic).into_iter().flatten().chain(&self.reading).copied().collect()
+        };
+        for user in &concerned {
+            if let Some(basis) = self.users.get_mut(user) {
+                basis.stale_since = seq.max(basis.stale_since);
+                if !basis.is_fresh() {
+                    self.stale.insert(*user);
+                }
+            }
+        }
+        concerned
+    }
+
+    /// A topic is gone, with everybody's rows of it. Who had some.
+    pub(super) fn deleted(&mut self, topic: TopicKey, seq: Seq) -> Vec<UserKey> {
+        let holders = self.holders.remove(&topic).unwrap_or_default();
+        self.topics.remove(&topic);
+        for user in &holders {
+            if let Some(basis) = self.users.get_mut(user) {
+                basis.rows.retain(|(source, _), _| source.as_topic() != Some(topic));
+            }
+        }
+        // Whoever is being read may bring such rows back: they are read once more.
+        for user in &self.reading {
+            if let Some(basis) = self.users.get_mut(user) {
+                basis.stale_since = seq;
+                self.stale.insert(*user);
+            }
+        }
+        holders.into_iter().collect()
+    }
+
+    /// Users whose rows are to be read again, some of them.
+    fn take_stale(&mut self) -> Vec<UserKey> {
+        let taken: Vec<UserKey> = self.stale.iter().take(REREAD).copied().collect();
+        for user in &taken {
+            self.stale.remove(user);
+        }
+        taken
+    }
+
+    /// Whether there is anything to read again.
+    pub(super) fn has_stale(&self) -> bool {
+        !self.stale.is_empty()
+    }
+
+    /// Online users who may see entries of a topic, those who left it included.
+    pub(super) fn holders(&self, topic: TopicKey) -> Vec<UserKey> {
+        if self.everyone.contains(&topic) {
+            return self.users.keys().copied().collect();
+        }
+        let mut holders: Vec<UserKey> =
+            self.holders.get(&topic).into_iter().flatten().chain(&self.reading).copied().collect();
+        holders.sort_unstable();
+        holders.dedup();
+        holders
+    }
+
+    /// Whether an online user can see an entry of a topic.
+    pub(super) fn sees(&self, user: UserKey, topic: TopicKey, entry: Seq) -> Sees {
+        let Some(basis) = self.users.get(&user) else { return Sees::No };
+        let source = SourceKey::topic(topic);
+        let mut rows = basis.rows.iter().filter(|((of, _), _)| *of == source).peekable();
+        match (rows.peek().is_some(), basis.read_at) {
+            (_, None) => Sees::Unknown,
+            // A category of `everyone` that is newer than the rows: all of it is this user's.
+            (false, Some(_)) if self.everyone.contains(&topic) => Sees::Yes,
+            _ if rows.any(|(_, row)| row.standing.contains(entry)) => Sees::Yes,
+            _ => Sees::No,
+        }
+    }
+
+    /// An online user's counts, over what `visible` lets through. `None` until the rows are read, and while they are stale.
     pub(super) fn counts(&self, user: UserKey, visible: impl Fn(&TopicName) -> bool) -> Option<Counts> {
-        let basis = self.users.get(&user).filter(|basis| basis.loaded)?;
+        let basis = self.users.get(&user).filter(|basis| basis.is_fresh())?;
         let mut counts = Counts::default();
         for Row { standing, .. } in basis.rows.values() {
             if standing.topic.as_ref().is_some_and(|topic| !visible(topic)) {
@@ -122,7 +283,7 @@ impl Tallies {
         for topic in self.everyone.iter().filter(|topic| !basis.knows(**topic)) {
             if let Some(Total { total, category, .. }) = self.topics.get(topic) {
                 let source = SourceKey::topic(*topic);
-                let all_new = Tally { source, own_total: None, unread_gone: 0, unseen_gone: 0 };
+                let all_new = Tally { source, own_total: None, unread_gone: 0, unseen_gone: 0, muted: false };
                 counts.add(category, all_new.counts(*total));
             }
         }
@@ -138,9 +299,51 @@ impl Basis {
         }
     }
 
-    /// Whether a topic of `everyone` has a row: there, a user has joined once and for all.
+    fn is_fresh(&self) -> bool {
+        self.read_at.is_some_and(|read_at| read_at >= self.stale_since)
+    }
+
+    /// The topics that it has rows of.
+    fn topics(&self) -> impl Iterator<Item = TopicKey> {
+        self.rows.keys().filter_map(|(source, _)| source.as_topic())
+    }
+
+    /// Whether it has a row of the topic.
     fn knows(&self, topic: TopicKey) -> bool {
         let source = SourceKey::topic(topic);
         self.rows.keys().any(|(known, _)| *known == source)
+    }
+}
+
+/// Reads stale rows again, until the drain begins or the broker is gone.
+pub(super) async fn reread(broker: Weak<Inner>, wake: Arc<Notify>, lifecycle: Lifecycle) {
+    loop {
+        tokio::select! {
+            () = lifecycle.draining() => return,
+            () = wake.notified() => {}
+        }
+        loop {
+            let Some(inner) = broker.upgrade() else { return };
+            let users = inner.tallies.lock().take_stale();
+            if users.is_empty() {
+                break;
+            }
+            let reading = inner.clone();
+            let stale = users.clone();
+            let read = inner.store.read(move |session| {
+                session.snapshot(|reader| {
+                    for user in users {
+                        let sight = reader.sight(user)?;
+                        reading.tallies.lock().load(&sight, reader.head());
+                    }
+                    Ok(())
+                })
+            });
+            if let Err(error) = read.await {
+                tracing::warn!(%error, "counts of users who are online could not be read; it is tried again");
+                inner.tallies.lock().stale.extend(stale);
+                tokio::time::sleep(super::fanout::COALESCE).await;
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@
 mod overlay;
 mod value;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -23,6 +24,7 @@ use value::{Value, duration_text};
 
 pub use value::duration;
 
+use crate::model::Category;
 use crate::{broker, http};
 
 /// Where the settings file of an installed server stands.
@@ -185,13 +187,40 @@ fn broker_config(o: &mut Overlay) -> broker::Config {
         jwt,
         ticket_ttl: span(o, "auth.ticket_ttl", 60..=7 * DAY),
         heartbeat: span(o, "streams.heartbeat", 1..=25),
-        unknown_topics: o.read("topics.unknown", "\"create\" or \"refuse\"", unknown_topics),
+        unknown_topics: o.read("topics.unknown", "\"create\" or \"refuse\"", unknown),
+        unknown_users: o.read("users.unknown", "\"create\" or \"refuse\"", unknown),
+        schedule_horizon: span(o, "schedule.horizon", 60..=3_650 * DAY),
+        retention: retention(o),
         everyone_horizon: span(o, "topics.everyone_horizon", 0..=365 * DAY),
         idempotency_ttl: span(o, "idempotency.ttl", 60..=30 * DAY),
         ..broker::Config::default()
     };
     config.hub.max_subscribers = count(o, "streams.max", 1..=1_000_000);
     config
+}
+
+fn retention(o: &mut Overlay) -> broker::Retention {
+    let age = span(o, "retention.age", 0..=3_650 * DAY);
+    let per_user = count(o, "retention.per_user", 0..=1_000_000);
+    let per_topic = count(o, "retention.per_topic", 0..=100_000_000);
+    let number = |number: usize| u64::try_from(number).ok().filter(|most| *most > 0);
+    broker::Retention {
+        age: Some(age).filter(|age| !age.is_zero()),
+        ages: o.read("retention.ages", "a list such as [\"alerts=7d\"]", |v| by_category(v, duration)),
+        per_user: number(per_user),
+        numbers: o
+            .read("retention.numbers", "a list such as [\"alerts=500\"]", |v| by_category(v, |text| text.parse().ok())),
+        per_topic: number(per_topic),
+    }
+}
+
+/// A list of `category=value`.
+fn by_category<T>(value: &Value, read: impl Fn(&str) -> Option<T>) -> Option<HashMap<Category, T>> {
+    let pair = |text: String| {
+        let (category, value) = text.split_once('=')?;
+        Some((Category::new(category.trim()).ok()?, read(value.trim())?))
+    };
+    value.list()?.into_iter().map(pair).collect()
 }
 
 /// Seconds.
@@ -259,10 +288,10 @@ fn secure_cookies(value: &Value) -> Option<http::SecureCookies> {
     }
 }
 
-fn unknown_topics(value: &Value) -> Option<broker::UnknownTopics> {
+fn unknown(value: &Value) -> Option<broker::Unknown> {
     match value.text()? {
-        "create" => Some(broker::UnknownTopics::Create),
-        "refuse" => Some(broker::UnknownTopics::Refuse),
+        "create" => Some(broker::Unknown::Create),
+        "refuse" => Some(broker::Unknown::Refuse),
         _ => None,
     }
 }
@@ -324,6 +353,10 @@ mod tests {
             ("http.base_path", "tidings", "--flag: http.base_path must be empty or a path"),
             ("http.socket_mode", "0999", "--flag: http.socket_mode must be permission bits"),
             ("topics.unknown", "ignore", "--flag: topics.unknown must be \"create\" or \"refuse\""),
+            ("users.unknown", "ignore", "--flag: users.unknown must be \"create\" or \"refuse\""),
+            ("schedule.horizon", "1s", "--flag: schedule.horizon must be a duration from 1m to 3650d"),
+            ("retention.ages", "alerts", "--flag: retention.ages must be a list such as [\"alerts=7d\"]"),
+            ("retention.numbers", "alerts=many", "--flag: retention.numbers must be a list such as [\"alerts=500\"]"),
             ("log.format", "xml", "--flag: log.format must be \"auto\""),
             ("data", "", "--flag: data must be the path"),
         ] {

@@ -170,6 +170,14 @@ impl Hub {
         }
     }
 
+    /// A topic is gone: nobody is in it any more.
+    pub fn forget(&self, topic: TopicKey, seq: Seq) {
+        let members = self.topics[self.shard(&topic)].lock().remove(&topic).unwrap_or_default();
+        for subscriber in members.values() {
+            subscriber.left(topic, seq);
+        }
+    }
+
     /// Live subscribers.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)

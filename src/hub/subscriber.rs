@@ -107,6 +107,14 @@ impl Subscriber {
         Pushed::Queued
     }
 
+    /// Sends the feed back to the log, as if the queue had overrun.
+    pub fn lag(&self) {
+        let mut queue = self.queue.lock();
+        queue.frames = VecDeque::new();
+        queue.bytes = 0;
+        queue.lagged = true;
+    }
+
     /// Whether counts may be sent now; if not, they are due at the returned moment. `None` where they are already due
     /// or not wanted.
     pub fn counts_slot(&self, now: Instant, every: std::time::Duration) -> Option<Result<(), Instant>> {
