@@ -12,7 +12,7 @@ use super::query::Query;
 use super::router::Params;
 use super::{App, problem};
 use crate::broker::Broker;
-use crate::model::{Identity, TopicName, UserId, UserIdentity};
+use crate::model::{Identity, NotificationId, TopicName, UserId, UserIdentity};
 use crate::wire::problem::Problem;
 
 /// One request on its way through its handler.
@@ -70,6 +70,15 @@ impl Call {
     /// 422 where it can't be one.
     pub fn named_user(&self) -> Result<UserId, Problem> {
         UserId::new(self.params.text("user")).map_err(|e| problem::invalid_field("/user", e.to_string()))
+    }
+
+    /// The notification that the path names.
+    ///
+    /// # Errors
+    /// 404 where it can't be one.
+    pub fn notification(&self) -> Result<NotificationId, Problem> {
+        NotificationId::parse(self.params.text("id"))
+            .ok_or_else(|| problem::NOT_FOUND.because("this is no notification's id"))
     }
 
     /// Reads a body that must be JSON.

@@ -85,6 +85,8 @@ kinds! {
         "It was good and has run out. Get a fresh one from whoever signed you in.";
     FORBIDDEN = 403 "forbidden", "This credential may not do that",
         "The credential is good, but not for this: a key lacks a scope, a user's token was sent where a key is needed, or a ticket, which only reads streams, was sent elsewhere.";
+    TOPIC_MANAGED = 403 "topic-managed", "The application decides who follows this topic",
+        "Users follow and leave only topics that were made open to that, with `PUT /v1/topics/{topic}` and `\"follow\":\"open\"`. Muting one is always theirs.";
     CROSS_SITE = 403 "cross-site", "The request may come from another site",
         "A request that changes something and relies on the session cookie must have `Content-Type: application/json` and come from the same origin or from one that `[http] origins` names. It protects people from pages that act in their name.";
     NOT_FOUND = 404 "not-found", "There is nothing here",
@@ -97,8 +99,12 @@ kinds! {
         "A topic has one category, which all its entries bear. Publish without a category, or with the topic's own.";
     IDEMPOTENCY_RUNNING = 409 "idempotency-running", "The first request with this key is still running",
         "Another request with the same Idempotency-Key has not been answered yet. Try again after Retry-After: the stored answer will be given.";
+    NOT_SCHEDULED = 409 "not-scheduled", "The notification does not wait any more",
+        "It was delivered or cancelled meanwhile, or never was scheduled. `GET /v1/notifications/{id}` tells what became of it.";
     BODY_TOO_LARGE = 413 "body-too-large", "The body is too large",
         "Bodies have a limit (256 KiB unless the operator set another), batches a higher one. Send less at a time.";
+    TOO_MANY_RECIPIENTS = 413 "too-many-recipients", "The publish names too many users",
+        "One publish may name 10,000 users. Let more people than that follow a topic and publish to it, or send several publishes.";
     LINE_TOO_LONG = 413 "line-too-long", "A line of the batch is too long",
         "One line may have 256 KiB. The batch ends at such a line; the lines before it were taken and answered.";
     TOO_MANY_LINES = 413 "too-many-lines", "The batch has too many lines",
@@ -119,6 +125,8 @@ kinds! {
         "`everyone` is the topic that all follow. Nobody follows or leaves it by hand, and it has no settings.";
     UNKNOWN_TOPIC = 422 "unknown-topic", "The topic does not exist",
         "This server only takes publishes to topics that were made with `PUT /v1/topics/{topic}`.";
+    UNKNOWN_USER = 422 "unknown-user", "A user is not known here",
+        "This server only takes publishes to users who have appeared: who have signed in, or whom a backend has let follow a topic. Nothing was published.";
     UNKNOWN_EPOCH = 422 "unknown-epoch", "The cursor is of another log",
         "The log was replaced or restored since the cursor was given. Read the inbox again and use its cursor.";
     AHEAD = 422 "ahead", "The cursor lies ahead of the log",
@@ -148,6 +156,7 @@ impl From<BodyError> for Problem {
             BodyError::Encoding(_) | BodyError::Syntax(_) | BodyError::Depth => {
                 BAD_JSON.because(clip(&detail, MAX_FIELD_DETAIL_CHARS))
             }
+            BodyError::TooManyRecipients(_) => TOO_MANY_RECIPIENTS.because(detail),
             BodyError::Fields(errors) => invalid(&detail, errors),
         }
     }
@@ -164,6 +173,15 @@ impl From<BrokerError> for Problem {
             }
             BrokerError::TopicReserved => TOPIC_RESERVED.because("this topic is reserved"),
             BrokerError::UnknownTopic => UNKNOWN_TOPIC.because("make the topic first, with PUT /v1/topics/{topic}"),
+            BrokerError::UnknownUsers(some) => {
+                UNKNOWN_USER.because(clip(&format!("nobody here has the id {some}"), MAX_FIELD_DETAIL_CHARS))
+            }
+            BrokerError::TopicManaged => {
+                TOPIC_MANAGED.because("users neither follow nor leave this topic by themselves")
+            }
+            BrokerError::NotScheduled => {
+                NOT_SCHEDULED.because("the notification was delivered or cancelled, or never was scheduled")
+            }
             BrokerError::IdempotencyRunning => {
                 IDEMPOTENCY_RUNNING.for_now("the first request with this Idempotency-Key has not been answered yet", 1)
             }
@@ -218,7 +236,7 @@ impl From<ByeReason> for Problem {
     fn from(reason: ByeReason) -> Self {
         match reason {
             ByeReason::Shutdown => DRAINING.for_now("the server is shutting down", 2),
-            ByeReason::Overloaded | ByeReason::Slow | ByeReason::Replaced => {
+            ByeReason::Overloaded | ByeReason::Rotate | ByeReason::Slow | ByeReason::Replaced => {
                 OVERLOADED.for_now("no further stream can be opened now", 5)
             }
             ByeReason::Expired => AuthError::Expired.into(),

@@ -45,6 +45,25 @@ impl Query {
         category.map_err(|e| bad("category", &format!("is no category: {e}")))
     }
 
+    /// The parameter `limit`: how much of a listing one answer holds, 1 to `max`.
+    ///
+    /// # Errors
+    /// 400 where it is no such number.
+    pub fn limit(&self, default: usize, max: usize) -> Result<usize, Problem> {
+        let Some(text) = self.text("limit")? else { return Ok(default) };
+        let limit = text.parse().ok().filter(|limit| (1..=max).contains(limit));
+        limit.ok_or_else(|| bad("limit", &format!("must be 1 to {max}")))
+    }
+
+    /// The parameter `after`: where a page begins, as `read` understands the `next` of the page before.
+    ///
+    /// # Errors
+    /// 400 where it is none.
+    pub fn after<T>(&self, read: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+        let after = self.text("after")?.map(read);
+        after.map(|after| after.ok_or_else(|| bad("after", "is not the `next` of a page as it came"))).transpose()
+    }
+
     /// Refuses parameters that nobody reads, so that a misspelt one is not ignored.
     ///
     /// # Errors
@@ -102,5 +121,18 @@ mod tests {
         let refused = Query::parse("a=1&dry_run=1").only(&["a"]).expect_err("unknown");
         assert!(refused.detail.contains("dry_run"), "{}", refused.detail);
         assert_eq!(Query::parse("a=%ff").text("a").map_err(|p| p.code), Err("bad-query"));
+    }
+
+    #[test]
+    fn a_page_is_asked_for_by_limit_and_after() {
+        let number = |text: &str| text.parse::<u8>().ok();
+        let query = Query::parse("after=7&limit=1000");
+        assert_eq!((query.limit(100, 1_000), query.after(number)), (Ok(1_000), Ok(Some(7))));
+        let nothing = Query::parse("after=&limit=");
+        assert_eq!((nothing.limit(100, 1_000), nothing.after(number)), (Ok(100), Ok(None)));
+        for bad in ["limit=0", "limit=1001", "limit=-1", "limit=x", "limit=%ff"] {
+            assert_eq!(Query::parse(bad).limit(100, 1_000).map_err(|p| p.code), Err("bad-query"), "{bad}");
+        }
+        assert_eq!(Query::parse("after=x").after(number).map_err(|p| p.code), Err("bad-query"));
     }
 }

@@ -17,12 +17,16 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use super::api::{batch, demo, health, inbox, keys, publish, session, streams, tickets, topics, users};
+use super::api::{
+    batch, demo, follows, health, inbox, keys, notifications, publish, scheduled, session, streams, tickets, topics,
+    upkeep, users,
+};
 use super::body::Body;
 use super::call::Call;
 use super::query::Query;
 use super::router::{self, Entry, Found, Params, Route};
 use super::{App, Peer, answer, assets, auth, compress, problem, stream};
+use crate::broker::Mute;
 use crate::metrics::Metrics;
 use crate::wire::problem::Problem;
 
@@ -133,18 +137,36 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::InboxEntry => inbox::entry(&call).await,
         Route::Mark => inbox::mark(call).await,
         Route::UserCounts => users::counts(&call).await,
+        Route::ExportUser => users::export(&call).await,
+        Route::EraseUser => users::erase(&call).await,
         Route::Publish => match publish::form(call.headers())? {
             publish::Form::One => publish::one(call).await,
             publish::Form::Batch => batch::publish(call).await,
         },
         Route::PublishPlain => publish::plain(call).await,
+        Route::Notification => notifications::status(&call).await,
+        Route::Recipients => notifications::recipients(&call).await,
+        Route::Retract => notifications::retract(&call).await,
+        Route::Scheduled => scheduled::list(&call).await,
+        Route::ChangeScheduled => scheduled::change(call).await,
+        Route::Topics => topics::list(&call).await,
         Route::PutTopic => topics::put(call).await,
-        Route::Follow => topics::follow(&call).await,
+        Route::Topic => topics::one(&call).await,
+        Route::DeleteTopic => topics::delete(&call).await,
+        Route::Followers => topics::followers(&call).await,
+        Route::Follow => topics::follow(call).await,
         Route::Unfollow => topics::unfollow(&call).await,
         Route::FollowMany => topics::follow_many(call).await,
+        Route::FollowOwn => follows::follow(call).await,
+        Route::UnfollowOwn => follows::unfollow(&call).await,
+        Route::Mute => follows::mute(&call, Mute::On).await,
+        Route::Unmute => follows::mute(&call, Mute::Off).await,
+        Route::OwnFollows => follows::list(&call).await,
         Route::CreateKey => keys::create(call).await,
         Route::Keys => keys::list(&call).await,
         Route::RevokeKey => keys::revoke(&call).await,
+        Route::Recount => upkeep::recount(call).await,
+        Route::Compact => upkeep::compact(&call).await,
     }
 }
 

@@ -3,11 +3,10 @@
 use http::{Response, StatusCode};
 
 use crate::broker::{InboxQuery, InboxState};
+use crate::http::answer;
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::query::{Query, bad};
-use crate::http::{answer, problem};
-use crate::model::NotificationId;
 use crate::wire::cursor;
 use crate::wire::event::UnreadBody;
 use crate::wire::inbox::{EntryBody, MarkedBody, PageBody, parse_mark};
@@ -31,9 +30,7 @@ pub async fn counts(call: &Call) -> Result<Response<Body>, Problem> {
 
 /// `GET /v1/inbox/{id}`.
 pub async fn entry(call: &Call) -> Result<Response<Body>, Problem> {
-    let id = NotificationId::parse(call.params.text("id"));
-    let id = id.ok_or_else(|| problem::NOT_FOUND.because("this is no notification's id"))?;
-    let entry = call.broker().entry(call.user()?, id).await?;
+    let entry = call.broker().entry(call.user()?, call.notification()?).await?;
     Ok(answer::json(StatusCode::OK, &EntryBody(&entry)))
 }
 
@@ -53,14 +50,7 @@ fn read_query(query: &Query) -> Result<InboxQuery, Problem> {
                 .ok_or_else(|| bad("before", "is no cursor; send `next` of a page as it came"))?,
         ),
     };
-    let limit = match query.text("limit")? {
-        None => DEFAULT_LIMIT,
-        Some(text) => text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-            .ok_or_else(|| bad("limit", &format!("must be 1 to {MAX_LIMIT}")))?,
-    };
+    let limit = query.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let state = match query.text("state")? {
         None | Some("all") => InboxState::All,
         Some("unread") => InboxState::Unread,

@@ -2,12 +2,16 @@
 
 pub(super) mod batch;
 pub(super) mod demo;
+pub(super) mod follows;
 pub(super) mod health;
 pub(super) mod inbox;
 pub(super) mod keys;
+pub(super) mod notifications;
 pub(super) mod publish;
+pub(super) mod scheduled;
 pub(super) mod session;
 pub(super) mod streams;
 pub(super) mod tickets;
 pub(super) mod topics;
+pub(super) mod upkeep;
 pub(super) mod users;

@@ -63,7 +63,7 @@ pub async fn plain(mut call: Call) -> Result<Response<Body>, Problem> {
             format!("this takes plain text; send `{kind}` to /v1/notifications if it is JSON, and no multipart at all");
         return Err(problem::UNSUPPORTED_TYPE.because(detail));
     }
-    refuse_parameters(&call.query, &PLAIN_FIELDS)?;
+    refuse_parameters(&call.query, &PLAIN_FIELDS.map(|(name, _)| name))?;
     let fields = plain_fields(call.headers(), &call.query)?;
     let key = idempotency_key(call.headers())?;
     let body = call.any_body().await?;
@@ -118,11 +118,11 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-/// What headers and query say besides the body; a header wins over a parameter of the same name.
+/// What headers and query say besides the body, by the names of the query; a header wins over a parameter.
 fn plain_fields(headers: &HeaderMap, query: &Query) -> Result<Vec<(&'static str, String)>, Problem> {
     let mut fields = Vec::with_capacity(PLAIN_FIELDS.len());
-    for name in PLAIN_FIELDS {
-        if let Some(text) = from_header(headers, name)? {
+    for (name, header) in PLAIN_FIELDS {
+        if let Some(text) = from_header(headers, name, header)? {
             fields.push((name, text));
         } else if let Some(bytes) = query.bytes(name) {
             let text = String::from_utf8(bytes.to_vec());
@@ -132,8 +132,8 @@ fn plain_fields(headers: &HeaderMap, query: &Query) -> Result<Vec<(&'static str,
     Ok(fields)
 }
 
-fn from_header(headers: &HeaderMap, name: &'static str) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(name).filter(|value| !(name == "priority" && is_http_priority(value))) else {
+fn from_header(headers: &HeaderMap, name: &str, header: &str) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(header).filter(|value| !(header == "priority" && is_http_priority(value))) else {
         return Ok(None);
     };
     plain::header_text(value.as_bytes()).map(Some).ok_or_else(|| not_utf8(name, "the header"))
@@ -188,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn a_headers_name_has_a_hyphen_where_a_parameters_has_an_underscore() {
+        let fields = fields(&[("expires-in", "2h"), ("collapse", "disk")], "expires_in=1h&deliver_at=now&delay=");
+        let text = |(name, text): (&'static str, &str)| (name, text.to_owned());
+        assert_eq!(
+            fields,
+            [("collapse", "disk"), ("deliver_at", "now"), ("delay", ""), ("expires_in", "2h")].map(text)
+        );
+        assert_eq!(refuse_parameters(&Query::parse("expires-in=1h"), &["expires_in"]).map_err(|p| p.status), Err(422));
+    }
+
+    #[test]
     fn the_priority_of_http_is_not_the_notifications() {
         assert_eq!(fields(&[("priority", "u=1, i")], ""), []);
         assert_eq!(fields(&[("priority", "i")], "priority=high"), [("priority", "high".to_owned())]);
@@ -202,7 +213,7 @@ mod tests {
         assert!(plain_fields(&HeaderMap::new(), &Query::parse("sender=%ff")).is_err());
         assert_eq!(refuse_parameters(&Query::parse("dry_run=1"), &[]).map_err(|p| p.status), Err(422));
         assert_eq!(
-            refuse_parameters(&Query::parse("Title=x"), &PLAIN_FIELDS).map_err(|p| p.errors[0].pointer.clone()),
+            refuse_parameters(&Query::parse("Title=x"), &["title"]).map_err(|p| p.errors[0].pointer.clone()),
             Err("/Title".into())
         );
     }

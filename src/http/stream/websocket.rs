@@ -23,7 +23,7 @@ use super::live::LiveStream;
 use super::options::Options;
 use super::refusal;
 use super::sse::Heartbeat;
-use crate::broker::{Broker, Feed, FeedItem, FeedRequest, retry_ms};
+use crate::broker::{Broker, BrokerError, Feed, FeedItem, FeedRequest, Mute, retry_ms};
 use crate::http::auth::{Caller, Denied};
 use crate::http::body::Body;
 use crate::http::call::Call;
@@ -32,13 +32,14 @@ use crate::http::query::Query;
 use crate::http::socket::Metered;
 use crate::http::upgrade::{Handover, Heard, Parting, WebSocket, accept};
 use crate::http::{App, answer};
-use crate::model::{Identity, StreamId, UserIdentity};
+use crate::model::{Identity, StreamId, TopicName, UserIdentity};
 use crate::wire::event::ByeReason;
 use crate::wire::frame::{Frame, SharedFrame};
 use crate::wire::inbox::MarkedBody;
 use crate::wire::manage::RefreshedBody;
 use crate::wire::operation::{self, Done, Failed, Operation, Refused, Request};
 use crate::wire::problem::{Problem, ProblemBody};
+use crate::wire::topic::{FollowBody, MuteBody};
 
 /// The subprotocol.
 const PROTOCOL: &str = "tidings.v1";
@@ -123,7 +124,7 @@ impl From<Parting> for End {
 /// The close code that goes with a `bye`: below 4100 a client comes back by itself, with backoff.
 fn close_code(reason: ByeReason) -> CloseCode {
     CloseCode::from(match reason {
-        ByeReason::Shutdown => 4001,
+        ByeReason::Shutdown | ByeReason::Rotate => 4001,
         ByeReason::Slow => 4008,
         ByeReason::Overloaded => 4029,
         ByeReason::Expired => 4101,
@@ -280,6 +281,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Talk<'_, IO> {
                 let refreshed = refresh(broker, &token, who, stream).await;
                 self.reply(reference, refreshed).await
             }
+            Ok(Operation::Follow { topic, last }) => {
+                let changed = broker.follow_own(who, &topic, last).await;
+                self.reply(reference, followed(&topic, true, changed)).await
+            }
+            Ok(Operation::Unfollow { topic }) => {
+                let changed = broker.unfollow_own(who, &topic).await;
+                self.reply(reference, followed(&topic, false, changed)).await
+            }
+            Ok(Operation::Mute { topic }) => {
+                let changed = broker.mute(who, &topic, Mute::On).await;
+                self.reply(reference, muted(&topic, true, changed)).await
+            }
+            Ok(Operation::Unmute { topic }) => {
+                let changed = broker.mute(who, &topic, Mute::Off).await;
+                self.reply(reference, muted(&topic, false, changed)).await
+            }
             Ok(Operation::Auth { .. }) => {
                 let problem = problem::BAD_OPERATION
                     .because("this connection has its credential; `refresh` takes a new token of the same user");
@@ -332,6 +349,14 @@ async fn refresh(
     let expires = broker.refresh(stream, &fresh).await?;
     *who = fresh;
     Ok(expires.into())
+}
+
+fn followed(topic: &TopicName, following: bool, changed: Result<bool, BrokerError>) -> Result<FollowBody<'_>, Problem> {
+    Ok(FollowBody { topic: topic.as_str(), user: None, following, changed: changed? })
+}
+
+fn muted(topic: &TopicName, muted: bool, changed: Result<bool, BrokerError>) -> Result<MuteBody<'_>, Problem> {
+    Ok(MuteBody { topic: topic.as_str(), user: None, muted, changed: changed? })
 }
 
 #[derive(Serialize)]
