@@ -4,18 +4,16 @@
 //! doubling anything. Lines that are no JSON are sent as they are: the server says what is wrong with them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, Write as _};
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http::Method;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use uuid::Uuid;
 
 use super::client::{Ask, Client, Refusal};
-use super::{Output, say};
+use super::{Output, progress, say};
 
 /// Lines and bytes of one group, whichever comes first.
 const GROUP_LINES: usize = 1_000;
@@ -29,7 +27,6 @@ const KEY_FIELD: &str = "idempotency_key";
 /// What became of a line.
 #[derive(Deserialize)]
 struct Outcome {
-    status: u16,
     problem: Option<Refusal>,
 }
 
@@ -49,8 +46,15 @@ struct Run<'a> {
 /// # Errors
 /// Where a line was refused, or the server can't be reached.
 pub(super) async fn run(client: &Client, output: Output) -> anyhow::Result<()> {
-    let mut run =
-        Run { client, output, progress: progress(), published: 0, refused: 0, numbers: Vec::new(), group: Vec::new() };
+    let mut run = Run {
+        client,
+        output,
+        progress: progress::counter("published"),
+        published: 0,
+        refused: 0,
+        numbers: Vec::new(),
+        group: Vec::new(),
+    };
     let mut number = 0;
     // Standard input is read between two groups, on the thread that waits for it anyway.
     for line in std::io::stdin().lock().lines() {
@@ -82,13 +86,7 @@ impl Run<'_> {
         if self.numbers.is_empty() {
             return Ok(());
         }
-        let ask = Ask {
-            method: Method::POST,
-            path: "/v1/notifications",
-            content_type: "application/x-ndjson",
-            headers: &[],
-            body: Bytes::from(std::mem::take(&mut self.group)),
-        };
+        let ask = Ask::ndjson("/v1/notifications", std::mem::take(&mut self.group));
         let answer = self.client.ask(&ask).await.with_context(|| {
             format!("lines up to {} were answered, those from {} on were not", self.numbers[0] - 1, self.numbers[0])
         })?;
@@ -111,7 +109,7 @@ impl Run<'_> {
             Some(problem) => {
                 self.refused += 1;
                 if self.refused <= MAX_TOLD {
-                    let text = format!("line {number}: {}", problem.text(outcome.status));
+                    let text = format!("line {number}: {}", problem.text());
                     self.progress.suspend(|| eprintln!("{text}"));
                 }
             }
@@ -134,15 +132,6 @@ fn with_key(line: &str) -> String {
     let Ok(key) = to_raw_value(&Uuid::now_v7().to_string()) else { return line.to_owned() };
     fields.insert(KEY_FIELD, &key);
     serde_json::to_string(&fields).unwrap_or_else(|_| line.to_owned())
-}
-
-/// Lines done and how fast, where somebody watches.
-fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{spinner} {human_pos} published, {per_sec}, {elapsed}");
-    ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
 #[cfg(test)]

@@ -7,31 +7,38 @@
 //! It deliberately speaks no TLS: it is for the machine that Tidings runs on.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Usage;
-use crate::server::state::{self, Endpoint};
+use super::local::Directory;
+use crate::server::state::Endpoint;
 
-/// How long one try may take, the answer included.
+/// How long one try may take, the answer included, unless what is asked takes longer by its nature.
 const TRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pauses before the second, third and fourth try.
 const PAUSES: [Duration; 3] = [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3)];
 /// The longest `Retry-After` that is waited for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Bytes of an answer at most.
+/// How long a state directory may be held by somebody who does not answer: a server that starts or leaves, or a command.
+const HANDOVER_DEADLINE: Duration = Duration::from_secs(20);
+/// How often such a directory is looked at.
+const HANDOVER_LOOK: Duration = Duration::from_millis(50);
+/// Bytes of an answer at most, where it is not passed on as it comes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Where the server is.
@@ -49,22 +56,32 @@ pub(super) enum Target {
     },
 }
 
-/// A server, and what we show it.
+/// A server, and what we show it: an API key or the operator's credential.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    pub(super) target: Target,
+    pub(super) credential: String,
+}
+
+/// Who answers.
 #[derive(Debug)]
-pub(super) struct Client {
-    target: Target,
-    /// An API key or the operator's credential.
-    credential: String,
+pub(super) enum Client {
+    /// The server at an address.
+    Server(Door),
+    /// Whoever holds a state directory; this process, where nobody else does.
+    Directory(Directory),
 }
 
 /// What is asked.
 pub(super) struct Ask<'a> {
     pub(super) method: Method,
     /// Below the base path.
-    pub(super) path: &'a str,
+    pub(super) path: String,
     pub(super) content_type: &'static str,
     pub(super) headers: &'a [(HeaderName, &'a str)],
     pub(super) body: Bytes,
+    /// How long one try may take.
+    pub(super) patience: Duration,
 }
 
 /// Why a try brought no answer.
@@ -74,14 +91,65 @@ enum Trouble {
     Connect(io::Error),
     #[error("the connection failed: {0}")]
     Exchange(String),
-    #[error("no answer within {} s", TRY_TIMEOUT.as_secs())]
-    TimedOut,
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// What was passed on already can't be asked for again.
+    #[error("the answer broke off: {0}")]
+    BrokenOff(String),
+    #[error("cannot write: {0}")]
+    Write(io::Error),
 }
 
 struct Answer {
     status: StatusCode,
     headers: HeaderMap,
+    /// Empty where it was passed on.
     body: Bytes,
+}
+
+/// A socket of either kind.
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
+impl Ask<'static> {
+    pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            content_type: "application/json",
+            headers: &[],
+            body: Bytes::new(),
+            patience: TRY_TIMEOUT,
+        }
+    }
+
+    pub(super) fn get(path: impl Into<String>) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// With lines of JSON as its body.
+    pub(super) fn ndjson(path: impl Into<String>, lines: Vec<u8>) -> Self {
+        Self { content_type: "application/x-ndjson", body: lines.into(), ..Self::new(Method::POST, path) }
+    }
+
+    /// With a value as its body.
+    pub(super) fn json(self, body: &impl Serialize) -> anyhow::Result<Self> {
+        Ok(Self { body: serde_json::to_vec(body)?.into(), ..self })
+    }
+
+    /// For what takes long by its nature.
+    pub(super) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn with_headers<'b>(self, headers: &'b [(HeaderName, &'b str)]) -> Ask<'b>
+    where
+        'a: 'b,
+    {
+        Ask { headers, ..self }
+    }
 }
 
 impl Target {
@@ -111,10 +179,9 @@ impl Target {
         })
     }
 
-    /// The unix socket of the server that runs on a state directory.
-    pub(super) fn running_on(data: &Path) -> Self {
-        let Endpoint { socket, base_path } = state::endpoint(data);
-        Self::Unix { path: socket, base_path }
+    /// The unix socket of whoever holds a state directory.
+    pub(super) fn at(endpoint: Endpoint) -> Self {
+        Self::Unix { path: endpoint.socket, base_path: endpoint.base_path }
     }
 
     fn base_path(&self) -> &str {
@@ -142,83 +209,171 @@ impl std::fmt::Display for Target {
 }
 
 impl Client {
-    pub(super) fn new(target: Target, credential: String) -> Self {
-        Self { target, credential }
-    }
-
-    /// The operator's client of the server that runs on a state directory.
-    ///
-    /// # Errors
-    /// Where the directory can't be read.
-    pub(super) fn of_operator(data: &Path) -> anyhow::Result<Self> {
-        let credential = state::operator_credential(data)
-            .context("--data is the state directory of a server on this machine that has been started")?;
-        Ok(Self::new(Target::running_on(data), credential))
-    }
-
     /// Asks until there is an answer that does not say "later"; the body of a 2xx.
     ///
     /// # Errors
     /// What the server refused and why, or that it can't be reached.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> anyhow::Result<Bytes> {
+        self.insist(ask, async |door: Door| door.attempt(ask).await).await
+    }
+
+    /// The same; the answer as a value.
+    ///
+    /// # Errors
+    /// As [`Client::ask`], or that the answer is not such a value.
+    pub(super) async fn read<T: DeserializeOwned>(&self, ask: &Ask<'_>) -> anyhow::Result<T> {
+        read(&self.ask(ask).await?)
+    }
+
+    /// The same, but the body of a 2xx is passed on as it comes, however long it is and takes; a try ends after as much
+    /// silence as the question has patience.
+    ///
+    /// # Errors
+    /// As [`Client::ask`]; after the first byte nothing is tried again.
+    pub(super) async fn pass_on(&self, ask: &Ask<'_>, to: &mut impl Write) -> anyhow::Result<()> {
+        self.insist(ask, async |door: Door| door.pass_on(ask, to).await).await.map(drop)
+    }
+
+    /// Lets go of the state directory, where this process holds it.
+    pub(super) async fn close(self) {
+        if let Self::Directory(directory) = self {
+            directory.close().await;
+        }
+    }
+
+    async fn insist(
+        &self,
+        ask: &Ask<'_>,
+        mut attempt: impl AsyncFnMut(Door) -> Result<Answer, Trouble>,
+    ) -> anyhow::Result<Bytes> {
         let mut pauses = PAUSES.into_iter();
+        let begun = Instant::now();
         loop {
-            let outcome = self.attempt(ask).await;
+            // Each time anew: who holds a directory may change meanwhile.
+            let door = match self {
+                Self::Server(door) => door.clone(),
+                Self::Directory(directory) => directory.door().await?,
+            };
+            let target = door.target.clone();
+            let outcome = attempt(door).await;
+            if self.is_handed_over(&outcome) && begun.elapsed() < HANDOVER_DEADLINE {
+                tokio::time::sleep(HANDOVER_LOOK).await;
+                continue;
+            }
             let (pause, why) = match (&outcome, pauses.next()) {
                 (Ok(answer), Some(pause)) if answer.asks_for_later() => {
                     (answer.retry_after().unwrap_or(pause), answer.status.to_string())
                 }
-                (Err(trouble), Some(pause)) => (pause, trouble.to_string()),
-                _ => break self.settle(outcome),
+                (Err(trouble), Some(pause)) if trouble.may_pass() => (pause, trouble.to_string()),
+                _ => break settle(&target, ask, outcome),
             };
             if io::stderr().is_terminal() {
-                eprintln!("{}: {why}; trying again in {} ms", self.target, pause.as_millis());
+                eprintln!("{target}: {why}; trying again in {} ms", pause.as_millis());
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    fn settle(&self, outcome: Result<Answer, Trouble>) -> anyhow::Result<Bytes> {
+    /// Whether a state directory is changing hands: nobody listens there yet or any more, or the credential was another
+    /// run's, since it is made anew with each.
+    fn is_handed_over(&self, outcome: &Result<Answer, Trouble>) -> bool {
+        let Self::Directory(directory) = self else { return false };
         match outcome {
-            Ok(answer) if answer.status.is_success() => Ok(answer.body),
-            Ok(answer) => bail!("{}", answer.refusal()),
-            Err(trouble @ Trouble::Connect(_)) => {
-                Err(trouble).with_context(|| format!("no server at {} (is it running? `tidings serve` starts one)", self.target))
-            }
-            Err(trouble) => Err(trouble).with_context(|| {
-                format!("{} gave no answer, so whether this was done is unknown; it is safe to repeat with the same --idempotency-key", self.target)
-            }),
+            Ok(answer) => answer.status == StatusCode::UNAUTHORIZED && directory.is_operator(),
+            Err(trouble) => matches!(trouble, Trouble::Connect(_)),
         }
     }
+}
 
+/// Reads an answer.
+///
+/// # Errors
+/// Where it is not such a value.
+pub(super) fn read<T: DeserializeOwned>(answer: &[u8]) -> anyhow::Result<T> {
+    serde_json::from_slice(answer).context("the server's answer can't be read")
+}
+
+fn settle(target: &Target, ask: &Ask<'_>, outcome: Result<Answer, Trouble>) -> anyhow::Result<Bytes> {
+    match outcome {
+        Ok(answer) if answer.status.is_success() => Ok(answer.body),
+        Ok(answer) => bail!("{}", answer.refusal()),
+        Err(Trouble::Write(error)) => Err(error).context("cannot write what came"),
+        Err(trouble @ Trouble::Connect(_)) => {
+            Err(trouble).with_context(|| format!("no server at {target} (is it running? `tidings serve` starts one)"))
+        }
+        Err(trouble) if ask.method.is_safe() => Err(trouble).with_context(|| format!("{target} gave no whole answer")),
+        Err(trouble) => {
+            let next = if ask.headers.is_empty() {
+                "look before you repeat it"
+            } else {
+                "it is safe to repeat with the same --idempotency-key"
+            };
+            Err(trouble)
+                .with_context(|| format!("{target} gave no answer, so whether this was done is unknown; {next}"))
+        }
+    }
+}
+
+impl Trouble {
+    /// Whether another try may do better.
+    const fn may_pass(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Exchange(_) | Self::TimedOut(_))
+    }
+}
+
+impl Door {
     async fn attempt(&self, ask: &Ask<'_>) -> Result<Answer, Trouble> {
-        let exchange = async {
-            match &self.target {
-                Target::Tcp { host, port, .. } => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(Trouble::Connect)?;
-                    self.exchange(stream, ask).await
-                }
-                Target::Unix { path, .. } => {
-                    let stream = UnixStream::connect(path).await.map_err(Trouble::Connect)?;
-                    self.exchange(stream, ask).await
-                }
-            }
-        };
-        tokio::time::timeout(TRY_TIMEOUT, exchange).await.unwrap_or(Err(Trouble::TimedOut))
+        let exchange = async { self.exchange(self.connect().await?, ask, collect).await };
+        tokio::time::timeout(ask.patience, exchange).await.unwrap_or(Err(Trouble::TimedOut(ask.patience)))
     }
 
-    async fn exchange<S>(&self, stream: S, ask: &Ask<'_>) -> Result<Answer, Trouble>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn pass_on(&self, ask: &Ask<'_>, to: &mut impl Write) -> Result<Answer, Trouble> {
+        let stream = tokio::time::timeout(ask.patience, self.connect()).await;
+        let stream = stream.unwrap_or(Err(Trouble::TimedOut(ask.patience)))?;
+        self.exchange(stream, ask, async |response: Response<Incoming>| {
+            if !response.status().is_success() {
+                return collect(response).await;
+            }
+            let (head, mut body) = response.into_parts();
+            loop {
+                match tokio::time::timeout(ask.patience, body.frame()).await {
+                    Err(_) => return Err(Trouble::BrokenOff(format!("silence for {} s", ask.patience.as_secs()))),
+                    Ok(Some(Err(e))) => return Err(Trouble::BrokenOff(e.to_string())),
+                    Ok(Some(Ok(frame))) => {
+                        to.write_all(frame.data_ref().map_or(&[], |data| data)).map_err(Trouble::Write)?;
+                    }
+                    Ok(None) => break,
+                }
+            }
+            Ok(Answer { status: head.status, headers: head.headers, body: Bytes::new() })
+        })
+        .await
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Socket>, Trouble> {
+        match &self.target {
+            Target::Tcp { host, port, .. } => {
+                TcpStream::connect((host.as_str(), *port)).await.map(|stream| Box::new(stream) as Box<dyn Socket>)
+            }
+            Target::Unix { path, .. } => {
+                UnixStream::connect(path).await.map(|stream| Box::new(stream) as Box<dyn Socket>)
+            }
+        }
+        .map_err(Trouble::Connect)
+    }
+
+    async fn exchange(
+        &self,
+        stream: Box<dyn Socket>,
+        ask: &Ask<'_>,
+        read: impl AsyncFnOnce(Response<Incoming>) -> Result<Answer, Trouble>,
+    ) -> Result<Answer, Trouble> {
         let broken = |e: hyper::Error| Trouble::Exchange(e.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let request = self.request(ask).map_err(|e| Trouble::Exchange(e.to_string()))?;
         let answer = async move {
-            let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-            let body = body.map_err(|e| Trouble::Exchange(e.to_string()))?.to_bytes();
-            Ok(Answer { status: head.status, headers: head.headers, body })
+            let head = tokio::time::timeout(ask.patience, sender.send_request(request)).await;
+            read(head.map_err(|_| Trouble::TimedOut(ask.patience))?.map_err(broken)?).await
         };
         // The connection's own end tells nothing that the answer does not.
         let (answer, _) = tokio::join!(answer, connection);
@@ -238,6 +393,13 @@ impl Client {
         }
         request.body(Full::new(ask.body.clone()))
     }
+}
+
+async fn collect(response: Response<Incoming>) -> Result<Answer, Trouble> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+    let body = body.map_err(|e| Trouble::Exchange(e.to_string()))?.to_bytes();
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 impl Answer {
@@ -261,9 +423,8 @@ impl Answer {
 
     /// The problem in words, a line for each broken field.
     fn refusal(&self) -> String {
-        let status = self.status.as_u16();
         match serde_json::from_slice::<Refusal>(&self.body) {
-            Ok(refusal) => refusal.text(status),
+            Ok(refusal) => refusal.text(),
             Err(_) => format!("the server answered {}, which is not Tidings' way: is the address right?", self.status),
         }
     }
@@ -272,6 +433,7 @@ impl Answer {
 /// A problem document, as far as it is shown.
 #[derive(Debug, Deserialize)]
 pub(super) struct Refusal {
+    status: u16,
     code: String,
     detail: String,
     #[serde(default)]
@@ -285,13 +447,13 @@ struct Field {
 }
 
 impl Refusal {
-    pub(super) fn text(&self, status: u16) -> String {
-        let mut text = format!("the server refused it ({status} {}): {}", self.code, self.detail);
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("the server refused it ({} {}): {}", self.status, self.code, self.detail);
         // One broken field stands in the detail already.
         for field in self.errors.iter().filter(|_| self.errors.len() > 1) {
             let _ = write!(text, "\n  {}: {}", field.pointer, field.detail);
         }
-        if status == 401 {
+        if self.status == 401 {
             text.push_str("\n  (make a key with `tidings key create`, and give it with --key-file or TIDINGS_KEY)");
         }
         text

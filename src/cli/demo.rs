@@ -15,6 +15,7 @@ use crate::http::{self, DemoUser};
 use crate::model::{Identity, Scope, TopicName, UserId};
 use crate::server::state::{self, StateDir};
 use crate::wire::manage::KeyBody;
+use crate::wire::topic::TopicSettings;
 
 /// Ids and names.
 const USERS: [(&str, &str); 3] = [("alice", "Alice"), ("bob", "Bob"), ("carol", "Carol")];
@@ -73,9 +74,9 @@ pub(super) async fn prepare(broker: &Broker, state: &StateDir, users: Vec<User>)
         }
     };
     let topic = TopicName::new(TOPIC).context("the demo's topic")?;
-    broker.put_topic(&operator, &topic, None).await?;
+    broker.put_topic(&operator, &topic, TopicSettings::default()).await?;
     for (id, _) in USERS {
-        broker.follow(&operator, &topic, &user(id)).await?;
+        broker.follow(&operator, &topic, &user(id), 0).await?;
     }
     Ok(Ready { key, users })
 }

@@ -1,34 +1,18 @@
-//! `tidings key`: makes, lists and revokes API keys.
-//!
-//! Where a server runs on the state directory, its unix socket is asked, so that a revocation works at once. Where none
-//! does, the log is opened here, with the same rules of the broker and under the same lock.
-
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+//! `tidings key`: makes, lists and revokes API keys, in the log of a state directory or through the server that runs on
+//! it, so that a revocation works at once.
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Ask, Client};
+use super::local::{Directory, Unused};
 use super::settings::Place;
-use super::{Output, Usage, say};
-use crate::broker::Broker;
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
-use crate::model::{Identity, Scope};
-use crate::server::state::{StateDir, StateError};
-use crate::wire::manage::{KeyBody, KeyInfo, KeyInfoBody, parse_key};
-
-/// How long the log may take to close.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+use super::{Output, Usage, reach, say, segment};
+use crate::model::Scope;
+use crate::wire::manage::parse_key;
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -113,14 +97,6 @@ struct Listed {
     keys: Vec<Shown>,
 }
 
-/// Who keeps the keys right now.
-enum Keeper {
-    /// A server runs; its socket is asked.
-    Server(Client),
-    /// None does; the log is open here.
-    Log { broker: Broker, lifecycle: Lifecycle, _state: StateDir },
-}
-
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create(args) => create(args).await,
@@ -131,13 +107,10 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
 
 async fn create(args: CreateArgs) -> anyhow::Result<()> {
     let scopes = if args.all_scopes { Scope::ALL.iter().map(Scope::to_string).collect() } else { args.scope };
-    // The very body that a server would be sent, so that both ways have one set of rules.
-    let body = serde_json::to_vec(&json!({ "name": args.name, "scopes": scopes }))?;
-    let checked = parse_key(&body).map_err(|e| Usage(format!("this key can't be made: {e}")))?;
-    let keeper = Keeper::open(&args.common.place.load([])?).await?;
-    let made = keeper.create(body, checked).await;
-    keeper.close().await;
-    let made = made?;
+    let body = json!({ "name": args.name, "scopes": scopes });
+    // Told before anything is opened or made, and as wrong usage.
+    parse_key(body.to_string().as_bytes()).map_err(|e| Usage(format!("this key can't be made: {e}")))?;
+    let made: Shown = ask(args.common.place, Ask::new(Method::POST, "/v1/keys").json(&body)?).await?;
     match Output::of(args.common.json) {
         Output::Json => say(serde_json::to_string(&made)?),
         Output::People => {
@@ -148,10 +121,7 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
 }
 
 async fn list(args: Common) -> anyhow::Result<()> {
-    let keeper = Keeper::open(&args.place.load([])?).await?;
-    let listed = keeper.list().await;
-    keeper.close().await;
-    let listed = listed?;
+    let listed: Listed = ask(args.place, Ask::get("/v1/keys")).await?;
     match Output::of(args.json) {
         Output::Json => say(serde_json::to_string(&listed)?),
         Output::People => say(table(&listed.keys)),
@@ -159,82 +129,21 @@ async fn list(args: Common) -> anyhow::Result<()> {
 }
 
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
-    let keeper = Keeper::open(&args.common.place.load([])?).await?;
-    let done = keeper.revoke(&args.id).await;
-    keeper.close().await;
-    done?;
+    let revocation = Ask::new(Method::DELETE, format!("/v1/keys/{}", segment(&args.id)));
+    reach::ask(client(args.common.place), async |client: &Client| client.ask(&revocation).await).await?;
     match Output::of(args.common.json) {
         Output::Json => say(json!({ "id": args.id, "revoked": true })),
         Output::People => say(format_args!("Revoked {}", args.id)),
     }
 }
 
-impl Keeper {
-    async fn open(config: &Config) -> anyhow::Result<Self> {
-        match StateDir::open(&config.data) {
-            Ok(state) => {
-                let lifecycle = Lifecycle::default();
-                let (clock, metrics) = (Clock::system(), Arc::new(Metrics::default()));
-                let broker = Broker::open(state.path(), config.broker.clone(), clock, metrics, &lifecycle).await?;
-                Ok(Self::Log { broker, lifecycle, _state: state })
-            }
-            Err(StateError::Held { path, .. }) => Ok(Self::Server(Client::of_operator(Path::new(&path))?)),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// `checked` is what `body` says.
-    async fn create(&self, body: Vec<u8>, checked: KeyBody) -> anyhow::Result<Shown> {
-        match self {
-            Self::Server(client) => read(&client.ask(&ask(Method::POST, "/v1/keys", body)).await?),
-            Self::Log { broker, .. } => {
-                let (info, key) = broker.create_key(&Identity::Operator, checked).await?;
-                shown(&info, Some(&key))
-            }
-        }
-    }
-
-    async fn list(&self) -> anyhow::Result<Listed> {
-        match self {
-            Self::Server(client) => read(&client.ask(&ask(Method::GET, "/v1/keys", Vec::new())).await?),
-            Self::Log { broker, .. } => {
-                let keys = broker.keys(&Identity::Operator).await?;
-                Ok(Listed { keys: keys.iter().map(|info| shown(info, None)).collect::<anyhow::Result<_>>()? })
-            }
-        }
-    }
-
-    async fn revoke(&self, id: &str) -> anyhow::Result<()> {
-        match self {
-            Self::Server(client) => {
-                let path = format!("/v1/keys/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
-                client.ask(&ask(Method::DELETE, &path, Vec::new())).await.map(drop)
-            }
-            Self::Log { broker, .. } => Ok(broker.revoke_key(&Identity::Operator, id).await?),
-        }
-    }
-
-    /// Lets the log commit and close.
-    async fn close(self) {
-        if let Self::Log { broker, lifecycle, _state } = self {
-            lifecycle.drain();
-            drop(broker);
-            lifecycle.core_ended(CLOSE_DEADLINE).await;
-        }
-    }
+async fn ask<T: serde::de::DeserializeOwned>(place: Place, ask: Ask<'static>) -> anyhow::Result<T> {
+    reach::ask(client(place), async |client: &Client| client.read(&ask).await).await
 }
 
-fn ask(method: Method, path: &str, body: Vec<u8>) -> Ask<'_> {
-    Ask { method, path, content_type: "application/json", headers: &[], body: Bytes::from(body) }
-}
-
-fn read<T: for<'a> Deserialize<'a>>(answer: &[u8]) -> anyhow::Result<T> {
-    serde_json::from_slice(answer).context("the server's answer can't be read")
-}
-
-/// Both ways show a key alike: as the wire has it.
-fn shown(info: &KeyInfo, key: Option<&str>) -> anyhow::Result<Shown> {
-    read(&serde_json::to_vec(&KeyInfoBody::new(info, key))?)
+/// Keys may be made before the first start, so a directory that nobody has used will do.
+fn client(place: Place) -> Client {
+    Client::Directory(Directory::new(place, None, Unused::Make))
 }
 
 fn table(keys: &[Shown]) -> String {

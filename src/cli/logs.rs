@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -50,6 +51,16 @@ pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), Usage> {
         tracing::error!(at, "Panic: {}", panic.payload_as_str().unwrap_or("no text"));
     }));
     Ok(())
+}
+
+/// Begins to log in a command that is no server, where the variable asks for `debug` or more: what such a command does
+/// besides answering is for those who look for a fault. What the variable says wrongly is for the server to tell.
+pub(super) fn start_where_debugging() {
+    let filter = std::env::var(FILTER_VARIABLE).ok().and_then(|named| EnvFilter::try_new(named).ok());
+    if filter.is_some_and(|filter| filter.max_level_hint().is_none_or(|level| level >= LevelFilter::DEBUG)) {
+        // The variable wins over what is given here, and was just read well.
+        let _ = start("debug", LogFormat::Auto);
+    }
 }
 
 /// Whether standard error is the journal's socket. That `JOURNAL_STREAM` is set does not say so: a desktop session hands

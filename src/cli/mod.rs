@@ -11,13 +11,23 @@
 mod batch;
 mod client;
 mod demo;
+mod followers;
 mod key;
+mod local;
 mod logs;
+mod notification;
+mod progress;
 mod publish;
+mod reach;
+mod schedule;
 mod serve;
 mod settings;
+mod show;
 mod signals;
 mod token;
+mod topic;
+mod upkeep;
+mod user;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -25,6 +35,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::task::LocalSet;
 
 use crate::config::ConfigError;
 
@@ -37,6 +49,10 @@ Examples:
   tidings serve --data ./state                       the server
   tidings publish --to user:alice --title Hello --data ./state
   tidings key create --name shop --scope publish     for your application's backend
+  tidings topic list --data ./state                  what there is to follow, and by how many
+  tidings doctor --counts --data ./state             whether every count is right
+
+A command with --data asks the server that runs there; where none does, it opens the log itself.
 
 Settings: --config FILE, TIDINGS_<SECTION>_<KEY> in the environment, flags; later ones win.
 Exit codes: 0 done, 1 failed, 64 wrong usage or settings.";
@@ -56,12 +72,28 @@ enum Command {
     /// Run the server with three demo users and a key, to try it.
     Demo(serve::Args),
     /// Publish a notification, or many.
-    Publish(publish::Args),
+    Publish(Box<publish::Args>),
     /// Make tokens with which users sign in, without a running server.
     Token(token::Args),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// Make, show and delete topics, and say who follows them.
+    #[command(subcommand)]
+    Topic(topic::Command),
+    /// What became of a notification; take it back.
+    #[command(subcommand)]
+    Notification(notification::Command),
+    /// Notifications that wait for their time.
+    #[command(subcommand)]
+    Schedule(schedule::Command),
+    /// Hand out or erase what is stored about a user.
+    #[command(subcommand)]
+    User(user::Command),
+    /// Look whether what is stored is right, and mend it.
+    Doctor(upkeep::DoctorArgs),
+    /// Rewrite the database file without what was deleted.
+    Compact(upkeep::CompactArgs),
 }
 
 /// Something was asked wrongly; told with [`EXIT_USAGE`].
@@ -109,9 +141,15 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => serve::run(&args, serve::Kind::Plain),
         Command::Demo(args) => serve::run(&args, serve::Kind::Demo),
-        Command::Publish(args) => block_on(publish::run(args)),
+        Command::Publish(args) => block_on(publish::run(*args)),
         Command::Token(args) => token::run(&args),
         Command::Key(command) => block_on(key::run(command)),
+        Command::Topic(command) => block_on(topic::run(command)),
+        Command::Notification(command) => block_on(notification::run(command)),
+        Command::Schedule(command) => block_on(schedule::run(command)),
+        Command::User(command) => block_on(user::run(command)),
+        Command::Doctor(args) => block_on(upkeep::doctor(args)),
+        Command::Compact(args) => block_on(upkeep::compact(args)),
     }
 }
 
@@ -141,9 +179,20 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() || error.is::<ConfigError>() { EXIT_USAGE } else { 1 }
 }
 
-/// Runs a command that needs no more than one thread.
+/// Runs a command on this thread. One more is for the server that it may have to be, which must go on while the command
+/// waits for standard input.
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    logs::start_where_debugging();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let outcome = runtime.block_on(LocalSet::new().run_until(work));
+    // What still runs after a server's hard deadline is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// A name as one segment of a path, or as a parameter's value.
+fn segment(name: impl AsRef<str>) -> String {
+    utf8_percent_encode(name.as_ref(), NON_ALPHANUMERIC).to_string()
 }
 
 #[cfg(test)]

@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::client::{Ask, Client, Target};
+use super::client::{Ask, Client, read};
+use super::reach::ServerArgs;
 use super::{Output, Usage, batch, say};
 use crate::model::MAX_BODY_CHARS;
 
-/// The server of those who name none.
-const DEFAULT_URL: &str = "http://127.0.0.1:8383";
 /// Bytes that are read of a body: four for each character, and one to see that there is more.
 const MAX_BODY_BYTES: u64 = 4 * MAX_BODY_CHARS as u64 + 1;
 
@@ -25,6 +24,8 @@ Examples:
   tidings publish --data ./state --to user:alice --title Due 'It ends on Friday'
   df -h | tidings publish --to topic:ops --title Disk --key-file ./key
   tidings publish --to everyone --title 'Closed on Monday' --priority 4
+  tidings publish --to topic:ops --collapse disk --expires-in 2h --title 'Disk is full'
+  tidings publish --to everyone --deliver-at 2026-12-24T08:00:00Z --title 'Closed today'
   tidings publish --batch --json < notifications.ndjson
 
 Which server: --url, --socket or --data; else TIDINGS_URL; else http://127.0.0.1:8383.
@@ -66,37 +67,32 @@ pub(super) struct Args {
     /// JSON for your own page, kept as given (the field `data`)
     #[arg(long, value_name = "JSON")]
     payload: Option<String>,
+    /// What it is about: the newer of two with the same key takes the older one's place
+    #[arg(long, value_name = "KEY")]
+    collapse: Option<String>,
+    /// Deliver it so much later: 90s, 10m, 2h, 7d
+    #[arg(long, value_name = "DURATION", conflicts_with = "deliver_at")]
+    delay: Option<String>,
+    /// Deliver it then, such as 2026-12-24T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    deliver_at: Option<String>,
+    /// Take it out of lists and counts so long after its delivery
+    #[arg(long, value_name = "DURATION", conflicts_with = "expires_at")]
+    expires_in: Option<String>,
+    /// Take it out of lists and counts then
+    #[arg(long, value_name = "TIME")]
+    expires_at: Option<String>,
     /// Names this publish: a repetition with the same key changes nothing
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// Publish one notification a line of standard input, as POST /v1/notifications takes them
-    #[arg(long, conflicts_with_all = ["to", "title", "body", "body_file", "category", "priority", "click", "icon", "sender", "payload", "idempotency_key"])]
+    #[arg(long, conflicts_with_all = ["to", "title", "body", "body_file", "category", "priority", "click", "icon", "sender", "payload", "collapse", "delay", "deliver_at", "expires_in", "expires_at", "idempotency_key"])]
     batch: bool,
     #[command(flatten)]
     server: ServerArgs,
     /// Print the server's answer as JSON
     #[arg(long)]
     json: bool,
-}
-
-/// Which server, and as whom.
-#[derive(Debug, ClapArgs)]
-struct ServerArgs {
-    /// The server's address
-    #[arg(long, value_name = "URL", conflicts_with_all = ["socket", "data"])]
-    url: Option<String>,
-    /// The server's unix socket
-    #[arg(long, value_name = "PATH", conflicts_with = "data")]
-    socket: Option<PathBuf>,
-    /// The server's state directory: use its socket, as operator
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// The API key; --key-file and TIDINGS_KEY keep it out of sight of other users
-    #[arg(long, value_name = "KEY", conflicts_with = "key_file")]
-    key: Option<String>,
-    /// A file with the API key
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -118,43 +114,56 @@ struct Body<'a> {
     sender: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collapse: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
 struct Published {
     id: String,
-    cursor: String,
+    /// Where it stands in the log; not yet where it is scheduled.
+    cursor: Option<String>,
+    /// When it is delivered, where it is scheduled.
+    due: Option<String>,
     recipients: Option<u64>,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
-    let client = args.server.client()?;
     if args.batch {
-        return batch::run(&client, Output::of(args.json)).await;
+        return args.server.ask(async |client: &Client| batch::run(client, Output::of(args.json)).await).await;
     }
     let text = args.text()?;
     let body = args.to_json(text.as_deref())?;
     let key = args.idempotency_key.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
     let headers = [(HeaderName::from_static("idempotency-key"), key.as_str())];
-    let ask = Ask {
-        method: Method::POST,
-        path: "/v1/notifications",
-        content_type: "application/json",
-        headers: &headers,
-        body: Bytes::from(body),
-    };
-    let answer = client.ask(&ask).await?;
+    let ask = Ask { body: Bytes::from(body), ..Ask::new(Method::POST, "/v1/notifications") }.with_headers(&headers);
+    let answer = args.server.ask(async |client: &Client| client.ask(&ask).await).await?;
     if args.json {
         return say(String::from_utf8_lossy(&answer));
     }
-    let Published { id, cursor, recipients } =
-        serde_json::from_slice(&answer).context("the server's answer can't be read")?;
-    let reached = match recipients {
-        None => "to everyone".to_owned(),
-        Some(1) => "to 1 person".to_owned(),
-        Some(many) => format!("to {many} people"),
-    };
-    say(format_args!("Published {id} {reached} at {cursor}"))
+    say(read::<Published>(&answer)?.told())
+}
+
+impl Published {
+    fn told(&self) -> String {
+        if let Some(due) = &self.due {
+            return format!("Scheduled {} for {due}", self.id);
+        }
+        let reached = match self.recipients {
+            None => "to everyone".to_owned(),
+            Some(1) => "to 1 person".to_owned(),
+            Some(many) => format!("to {many} people"),
+        };
+        format!("Published {} {reached} at {}", self.id, self.cursor.as_deref().unwrap_or_default())
+    }
 }
 
 impl Args {
@@ -186,6 +195,11 @@ impl Args {
             icon: self.icon.as_deref(),
             sender: self.sender.as_deref(),
             data: data.map_err(|e| Usage(format!("--payload must be JSON: {e}")))?,
+            collapse: self.collapse.as_deref(),
+            delay: self.delay.as_deref(),
+            deliver_at: self.deliver_at.as_deref(),
+            expires_in: self.expires_in.as_deref(),
+            expires_at: self.expires_at.as_deref(),
         };
         Ok(serde_json::to_vec(&body)?)
     }
@@ -197,37 +211,6 @@ fn read_text(from: impl std::io::Read) -> std::io::Result<String> {
     from.take(MAX_BODY_BYTES).read_to_string(&mut text)?;
     text.truncate(text.trim_end_matches(['\n', '\r']).len());
     Ok(text)
-}
-
-impl ServerArgs {
-    fn client(&self) -> anyhow::Result<Client> {
-        let named = self.named_key()?;
-        if let Some(data) = &self.data {
-            return match named {
-                Some(key) => Ok(Client::new(Target::running_on(data), key)),
-                None => Client::of_operator(data),
-            };
-        }
-        let target = match (&self.socket, &self.url) {
-            (Some(path), _) => Target::Unix { path: path.clone(), base_path: String::new() },
-            (None, Some(url)) => Target::parse(url)?,
-            (None, None) => Target::parse(&std::env::var("TIDINGS_URL").unwrap_or_else(|_| DEFAULT_URL.to_owned()))?,
-        };
-        let key = named.or_else(|| std::env::var("TIDINGS_KEY").ok()).ok_or_else(|| {
-            Usage(
-                "no API key: give --key-file or TIDINGS_KEY (`tidings key create --name … --scope publish` makes one), \
-                 or --data DIR to publish as the operator of the server on this machine"
-                    .to_owned(),
-            )
-        })?;
-        Ok(Client::new(target, key))
-    }
-
-    fn named_key(&self) -> anyhow::Result<Option<String>> {
-        let Some(path) = &self.key_file else { return Ok(self.key.clone()) };
-        let key = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Some(key.trim().to_owned()))
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{Output, demo, logs};
 use crate::config::Config;
 use crate::server::listen::{self, Addresses, Inherited, Listener};
 use crate::server::state::{self, Endpoint, StateDir};
-use crate::server::{self, Deadlines, Ended, Server};
+use crate::server::{self, Deadlines, Ended, Server, Supervisor};
 
 /// Exit code of a process that Ctrl-C ended, by the shells' convention.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -106,11 +106,11 @@ async fn serve(mut config: Config, kind: Kind, inherited: Inherited, output: Out
         demo: None,
     };
     let server = match kind {
-        Kind::Plain => Server::build(server_config(config), state).await?,
+        Kind::Plain => Server::build(server_config(config, Supervisor::Systemd), state).await?,
         Kind::Demo => {
             let users = demo::users(&config, &state)?;
             config.http.demo = Some(demo::sign_in(&users));
-            let server = Server::build(server_config(config), state).await?;
+            let server = Server::build(server_config(config, Supervisor::Systemd), state).await?;
             ready.demo =
                 Some(demo::prepare(server.broker(), server.state(), users).await.context("cannot prepare the demo")?);
             server
@@ -146,11 +146,13 @@ fn addresses(config: &Config, state: &StateDir) -> Addresses {
     }
 }
 
-fn server_config(config: Config) -> server::Config {
+/// A server by these settings, and whom it tells how it is.
+pub(super) fn server_config(config: Config, supervisor: Supervisor) -> server::Config {
     server::Config {
         max_connections: config.max_connections,
         jwt_secret_file: config.jwt_secret_file,
         deadlines: Deadlines { drain: config.drain_deadline, hard: config.hard_deadline },
+        supervisor,
         http: config.http,
         broker: config.broker,
     }

@@ -1,5 +1,7 @@
 //! The flags that say which server is meant, and the settings they lead to.
 
+use std::path::Path;
+
 use clap::Args;
 
 use crate::config::{Config, ConfigError, Flag, SettingsFile, Sources};
@@ -16,6 +18,15 @@ pub(super) struct Place {
 }
 
 impl Place {
+    pub(super) fn new(config: Option<String>, data: Option<String>) -> Self {
+        Self { config, data }
+    }
+
+    /// The state directory that the flag names.
+    pub(super) fn named_data(&self) -> Option<&Path> {
+        self.data.as_deref().map(Path::new)
+    }
+
     /// The settings of the server that is meant, with `flags` of the command above the rest.
     pub(super) fn load(&self, flags: impl IntoIterator<Item = Flag>) -> Result<Config, ConfigError> {
         Config::load(self.sources(SettingsFile::System, flags))

@@ -45,9 +45,19 @@ pub struct Config {
     /// The secret of users' tokens; `None` is the state directory's own.
     pub jwt_secret_file: Option<PathBuf>,
     pub deadlines: Deadlines,
+    pub supervisor: Supervisor,
     pub http: http::Config,
     /// Its secrets are filled in from the state directory.
     pub broker: broker::Config,
+}
+
+/// Who is told that the server is ready, lives and stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supervisor {
+    /// systemd, where it started the process.
+    Systemd,
+    /// Nobody: the server is one command's, whatever started that.
+    Nobody,
 }
 
 /// How long the end may take.
@@ -114,7 +124,9 @@ impl Server {
     pub async fn run(self, listeners: Vec<Listener>, shutdown: impl Future<Output = ()>) -> Ended {
         let Self { config, state, broker, lifecycle } = self;
         let stopped = CancellationToken::new();
-        lifecycle.spawn_core(systemd::watchdog(broker.clone(), stopped.clone()));
+        if config.supervisor == Supervisor::Systemd {
+            lifecycle.spawn_core(systemd::watchdog(broker.clone(), stopped.clone()));
+        }
         let cut = CancellationToken::new();
         let gate = Gate {
             app: App::new(broker.clone(), config.http, lifecycle.clone()),
@@ -128,7 +140,9 @@ impl Server {
         }
         // Connections hold what they need; when they have ended, nothing here keeps the broker alive.
         drop(gate);
-        systemd::ready(&status);
+        if config.supervisor == Supervisor::Systemd {
+            systemd::ready(&status);
+        }
         tracing::info!(data = %state.path().display(), "{status}");
 
         let failure = tokio::select! {
@@ -140,6 +154,9 @@ impl Server {
                 reason,
                 "The log can't be written any more; leaving, so that a new start reads what is durable"
             );
+        }
+        if config.supervisor == Supervisor::Systemd {
+            systemd::stopping();
         }
         let ended = Drain { lifecycle, cut, stopped, deadlines: config.deadlines }.run(broker).await;
         // Last of all: only now may another process open the log.
@@ -162,7 +179,6 @@ impl Drain {
     async fn run(self, broker: Broker) -> Ended {
         let begun = Instant::now();
         let left = || self.deadlines.hard.saturating_sub(begun.elapsed());
-        systemd::stopping();
         tracing::info!(deadline_ms = self.deadlines.drain.as_millis(), "Draining: no new connections, streams say bye");
         self.lifecycle.drain();
         broker.drain();
@@ -249,6 +265,7 @@ mod tests {
             max_connections: Some(1),
             jwt_secret_file: None,
             deadlines,
+            supervisor: Supervisor::Nobody,
             http: http::Config::default(),
             broker: broker::Config::default(),
         }

@@ -7,7 +7,8 @@
 //! | `token.key` | the secret of users' tokens | at the first need |
 //! | `operator.key` | the credential of the command line on this machine | at each start |
 //! | `tidings.sock` | the unix socket | at each start |
-//! | `running.json` | where the command line reaches the server | at each start |
+//! | `command.sock` | the unix socket of a command that holds the directory, for others | while it does |
+//! | `running.json` | where the command line reaches whoever holds the directory | at each start |
 //!
 //! **Invariant**: nothing here is readable by other users, and no file is ever seen half written: each is written beside
 //! its place and then put there.
@@ -26,6 +27,7 @@ const LOCK: &str = "tidings.lock";
 const TOKEN_KEY: &str = "token.key";
 const OPERATOR_KEY: &str = "operator.key";
 const SOCKET: &str = "tidings.sock";
+const COMMAND_SOCKET: &str = "command.sock";
 const RUNNING: &str = "running.json";
 const DATABASE: &str = "tidings.db";
 
@@ -52,6 +54,17 @@ pub enum StateError {
     Shared(PathBuf),
     #[error("{} is not a directory: name another one with --data", .0.display())]
     NotADirectory(PathBuf),
+    #[error(
+        "no server has used {} yet: name another directory with --data, or start one there with `tidings serve --data`",
+        .0.display()
+    )]
+    Unused(PathBuf),
+    #[error(
+        "{} belongs to another user (number {owner}), whose server could not read what was written now: \
+         run this as that user, or while the server runs",
+        path.display()
+    )]
+    Foreign { path: PathBuf, owner: u32 },
     #[error("{} has {length} bytes; a secret for HS256 has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES}", path.display())]
     SecretLength { path: PathBuf, length: u64 },
     #[error("cannot {doing} {}: {source}{}", path.display(), advice(source))]
@@ -156,6 +169,27 @@ pub fn endpoint(data: &Path) -> Endpoint {
 /// Where the unix socket of a state directory stands unless settings say otherwise.
 pub fn socket_in(data: &Path) -> PathBuf {
     data.join(SOCKET)
+}
+
+/// Where the unix socket of a command stands that holds a state directory. Not the server's: a proxy that knows that
+/// one must not send people to a command, which leaves when it is done.
+pub fn command_socket_in(data: &Path) -> PathBuf {
+    data.join(COMMAND_SOCKET)
+}
+
+/// Makes sure that a log is there and that it is this user's: a command must neither make one where a path was
+/// misspelt, nor leave files that the server's own user can't read.
+///
+/// # Errors
+/// [`StateError::Unused`], [`StateError::Foreign`], or where nothing can be seen at all.
+pub fn check_log(data: &Path) -> Result<(), StateError> {
+    let path = data.join(DATABASE);
+    match fs::metadata(&path) {
+        Ok(log) if log.uid() == rustix::process::geteuid().as_raw() => Ok(()),
+        Ok(log) => Err(StateError::Foreign { path, owner: log.uid() }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StateError::Unused(data.to_owned())),
+        Err(e) => Err(e).doing("look at", &path),
+    }
 }
 
 /// Reads the credential of the server that runs on this state directory.
@@ -341,6 +375,18 @@ mod tests {
         fs::write(folder.path().join(DATABASE), "").expect("a file");
         StateDir::open(folder.path()).expect("it has been a state directory");
         assert_eq!(mode(folder.path()), 0o700);
+    }
+
+    #[test]
+    fn a_directory_without_a_log_is_not_taken_for_a_server_s() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = folder.path().join("mistyped");
+        for unused in [folder.path(), &missing] {
+            assert!(matches!(check_log(unused), Err(StateError::Unused(_))));
+        }
+        assert!(!missing.exists());
+        fs::write(folder.path().join(DATABASE), "").expect("a file");
+        check_log(folder.path()).expect("it is ours");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -36,6 +37,17 @@ pub fn run(args: &[&str], input: &str) -> Said {
 
 /// The same with variables in the environment.
 pub fn run_with(args: &[&str], input: &str, env: &[(&str, &str)]) -> Said {
+    start(args, input, env).end()
+}
+
+/// A command that runs.
+pub struct Running {
+    child: Child,
+    feeding: JoinHandle<()>,
+}
+
+/// Starts a command and does not wait for it.
+pub fn start(args: &[&str], input: &str, env: &[(&str, &str)]) -> Running {
     let mut child = tidings()
         .args(args)
         .envs(env.iter().copied())
@@ -48,12 +60,19 @@ pub fn run_with(args: &[&str], input: &str, env: &[(&str, &str)]) -> Said {
     let input = input.to_owned();
     // On a thread of its own: a command that answers before it has read everything would wait for us, and we for it.
     let feeding = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
-    let output = child.wait_with_output().expect("it is ours");
-    feeding.join().expect("it only writes");
-    Said {
-        code: output.status.code().expect("it was not killed"),
-        out: String::from_utf8(output.stdout).expect("UTF-8"),
-        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    Running { child, feeding }
+}
+
+impl Running {
+    /// Waits for its end.
+    pub fn end(self) -> Said {
+        let output = self.child.wait_with_output().expect("it is ours");
+        self.feeding.join().expect("it only writes");
+        Said {
+            code: output.status.code().expect("it was not killed"),
+            out: String::from_utf8(output.stdout).expect("UTF-8"),
+            err: String::from_utf8(output.stderr).expect("UTF-8"),
+        }
     }
 }
 

@@ -1,0 +1,356 @@
+//! `tidings user`: one person's counts, everything that is stored about them, and its end.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use http::Method;
+use indicatif::{BinaryBytes, ProgressBar};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::client::{Ask, Client, Refusal, read};
+use super::reach::ServerArgs;
+use super::show::number;
+use super::upkeep::{Counts, compact_now};
+use super::{Output, Usage, progress, say, segment};
+use crate::model::UserId;
+
+/// How the line of an export begins that says that the rest did not come.
+const BROKEN_BEGINS: &[u8] = br#"{"kind":"problem","#;
+/// Bytes of a line that are looked at: more than that line has.
+const MAX_LOOKED_AT: usize = 8 * 1024;
+/// How long an erasure may take: it is as long as the inbox.
+const ERASE_PATIENCE: Duration = Duration::from_mins(10);
+
+const COUNTS_EXAMPLES: &str = "\
+Examples:
+  tidings user counts alice --data ./state
+  tidings user counts alice --data ./state --json | jq .unread";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  tidings user export alice --data ./state --output alice.ndjson
+  tidings user export alice --data ./state | jq 'select(.kind == \"entry\").title'
+
+One record a line, each with its `kind`. It holds what is stored about this user and
+nothing about others.";
+
+const ERASE_EXAMPLES: &str = "\
+Examples:
+  tidings user erase alice --data ./state
+  tidings user erase alice --yes --compact --data ./state
+
+What is erased is in no answer any more. Traces stay in the free pages of the database
+file until `tidings compact` rewrites it; --compact does so at once, and publishes wait
+meanwhile. Copies of the file that you have made are yours to delete.";
+
+/// What is done for one user.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show a user's unread and unseen entries.
+    #[command(after_help = COUNTS_EXAMPLES)]
+    Counts(CountsArgs),
+    /// Write down everything that is stored about a user.
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(ExportArgs),
+    /// Erase everything that is stored about a user.
+    #[command(after_help = ERASE_EXAMPLES)]
+    Erase(EraseArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CountsArgs {
+    /// Who
+    #[arg(value_parser = UserId::new)]
+    user: UserId,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportArgs {
+    /// Who
+    #[arg(value_parser = UserId::new)]
+    user: UserId,
+    /// Write there, once all of it has come [default: standard output, as it comes]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// With --output: print {"user","records","bytes"}. The records are JSON in any case
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EraseArgs {
+    /// Who
+    #[arg(value_parser = UserId::new)]
+    user: UserId,
+    /// Compact the database file as well
+    #[arg(long)]
+    compact: bool,
+    /// Ask nothing
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Erased {
+    entries: u64,
+    notifications: u64,
+    unsigned: u64,
+}
+
+pub(super) async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Counts(args) => counts(args).await,
+        Command::Export(args) => export(args).await,
+        Command::Erase(args) => erase(args).await,
+    }
+}
+
+fn path(user: &UserId) -> String {
+    format!("/v1/users/{}", segment(user.as_str()))
+}
+
+async fn counts(args: CountsArgs) -> anyhow::Result<()> {
+    let ask = Ask::get(format!("{}/counts", path(&args.user)));
+    let answer = args.server.ask(async |client: &Client| client.ask(&ask).await).await?;
+    match Output::of(args.json) {
+        Output::Json => say(String::from_utf8_lossy(&answer)),
+        Output::People => say(read::<Counts>(&answer)?.told()),
+    }
+}
+
+async fn export(args: ExportArgs) -> anyhow::Result<()> {
+    let ask = Ask::get(format!("{}/export", path(&args.user)));
+    let Some(file) = &args.output else {
+        let mut out = Records::new(BufWriter::new(io::stdout().lock()), ProgressBar::hidden());
+        args.server.ask(async |client: &Client| client.pass_on(&ask, &mut out).await).await?;
+        out.flush().context("cannot write to standard output")?;
+        return out.check();
+    };
+    let draft = Draft::beside(file)?;
+    let mut out = Records::new(BufWriter::new(&draft.file), progress::bytes());
+    args.server.ask(async |client: &Client| client.pass_on(&ask, &mut out).await).await?;
+    out.flush().with_context(|| format!("cannot write {}", file.display()))?;
+    out.progress.finish_and_clear();
+    out.check()?;
+    let (records, bytes) = (out.lines, out.bytes);
+    drop(out);
+    draft.put(file)?;
+    match Output::of(args.json) {
+        Output::Json => say(json!({ "user": args.user.as_str(), "records": records, "bytes": bytes })),
+        Output::People => say(format_args!(
+            "{} about {} in {} ({})",
+            number(records, "record", "records"),
+            args.user,
+            file.display(),
+            BinaryBytes(bytes)
+        )),
+    }
+}
+
+async fn erase(args: EraseArgs) -> anyhow::Result<()> {
+    if !args.yes && !confirmed(&args.user)? {
+        bail!("nothing was erased");
+    }
+    let ask = Ask::new(Method::DELETE, path(&args.user)).patient(ERASE_PATIENCE);
+    let (answer, compacted) = args
+        .server
+        .ask(async |client: &Client| {
+            let answer = client.ask(&ask).await?;
+            let compacted = if args.compact {
+                let erased = || format!("{} is erased, but the file still holds traces", args.user);
+                Some(compact_now(client).await.with_context(erased)?)
+            } else {
+                None
+            };
+            Ok((answer, compacted))
+        })
+        .await?;
+    let erased: Erased = read(&answer)?;
+    match Output::of(args.json) {
+        Output::Json => say(json!({
+            "entries": erased.entries,
+            "notifications": erased.notifications,
+            "unsigned": erased.unsigned,
+            "compacted": compacted,
+        }))?,
+        Output::People => {
+            say(erased.told(&args.user))?;
+            if let Some(compacted) = &compacted {
+                say(compacted.told())?;
+            }
+        }
+    }
+    if compacted.is_none() {
+        eprintln!("Traces stay in the database file until `tidings compact`");
+    }
+    Ok(())
+}
+
+/// Asks the person at the terminal.
+fn confirmed(user: &UserId) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Err(Usage(format!("erasing {user} can't be undone; where nobody can be asked, say --yes")).into());
+    }
+    eprint!("Erase everything about {user}? It can't be undone. Type `yes`: ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(answer.trim() == "yes")
+}
+
+impl Erased {
+    fn told(&self, user: &UserId) -> String {
+        format!(
+            "Erased {user}: {}, {} to nobody else; the name was taken off {} to others",
+            number(self.entries, "entry", "entries"),
+            number(self.notifications, "notification", "notifications"),
+            number(self.unsigned, "notification", "notifications"),
+        )
+    }
+}
+
+/// Counts the records that are written through it, and looks for the one that says that the rest did not come.
+struct Records<W> {
+    to: W,
+    progress: ProgressBar,
+    bytes: u64,
+    lines: u64,
+    /// The beginning of the line that is being written.
+    line: Vec<u8>,
+    /// The last line of an export that was not brought to its end.
+    broken: Option<Vec<u8>>,
+}
+
+/// The last line of an export that was not brought to its end: its status was sent long before.
+#[derive(Deserialize)]
+struct Broken {
+    problem: Refusal,
+}
+
+impl<W> Records<W> {
+    const fn new(to: W, progress: ProgressBar) -> Self {
+        Self { to, progress, bytes: 0, lines: 0, line: Vec::new(), broken: None }
+    }
+
+    /// Fails where the last record says that there should have been more.
+    fn check(&self) -> anyhow::Result<()> {
+        match &self.broken {
+            Some(line) => bail!("the export broke off: {}", read::<Broken>(line)?.problem.text()),
+            None => Ok(()),
+        }
+    }
+
+    fn look(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let room = MAX_LOOKED_AT.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.lines += 1;
+                let line = std::mem::take(&mut self.line);
+                if line.starts_with(BROKEN_BEGINS) {
+                    self.broken = Some(line);
+                }
+            }
+        }
+    }
+}
+
+impl<W: Write> Write for Records<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.bytes += written as u64;
+        self.look(&bytes[..written]);
+        self.progress.inc(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// A file written beside its place, so that what stands there is whole; removed with this value.
+struct Draft {
+    path: PathBuf,
+    file: File,
+}
+
+impl Draft {
+    fn beside(place: &Path) -> anyhow::Result<Self> {
+        let mut name = place.file_name().with_context(|| format!("{} names no file", place.display()))?.to_owned();
+        name.push(format!(".part-{}", std::process::id()));
+        let path = place.with_file_name(name);
+        let file = File::create_new(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    fn put(self, place: &Path) -> anyhow::Result<()> {
+        self.file
+            .sync_all()
+            .and_then(|()| fs::rename(&self.path, place))
+            .with_context(|| format!("cannot write {}", place.display()))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Gone where it was put in its place.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_is_seen_only_when_it_is_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("alice.ndjson");
+        drop(Draft::beside(&place).expect("it can be made"));
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+        let draft = Draft::beside(&place).expect("it can be made");
+        let mut out = Records::new(&draft.file, ProgressBar::hidden());
+        out.write_all(b"{}\n{}\n").expect("it can be written");
+        assert_eq!((out.lines, out.bytes), (2, 6));
+        assert!(!place.exists());
+        draft.put(&place).expect("it can be put there");
+        assert_eq!(fs::read(&place).expect("it is there"), b"{}\n{}\n");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn an_export_that_broke_off_is_noticed_however_it_is_cut() {
+        let whole = br#"{"kind":"entry","title":"{\"kind\":\"problem\","}"#;
+        let broken = br#"{"kind":"problem","problem":{"status":500,"code":"internal","detail":"the storage failed"}}"#;
+        for size in [1, 7, 4096] {
+            let mut out = Records::new(Vec::new(), ProgressBar::hidden());
+            for part in [whole.as_slice(), b"\n"].concat().chunks(size) {
+                out.write_all(part).expect("memory");
+            }
+            out.check().expect("nothing is missing yet");
+            for part in [broken.as_slice(), b"\n"].concat().chunks(size) {
+                out.write_all(part).expect("memory");
+            }
+            let told = out.check().expect_err("it says so").to_string();
+            assert!(told.contains("the storage failed"), "{told}");
+            assert_eq!(out.lines, 2);
+        }
+    }
+}
