@@ -8,7 +8,7 @@ use tidings::broker::{self, Broker, FeedItem, FeedRequest, Filter};
 use tidings::clock::Clock;
 use tidings::lifecycle::Lifecycle;
 use tidings::metrics::Metrics;
-use tidings::model::{Audience, Content, Credential, Draft, Epoch, Identity, UserId, UserIdentity};
+use tidings::model::{Audience, Content, Credential, Draft, Epoch, Identity, Life, UserId, UserIdentity};
 use tidings::wire::cursor::Resume;
 use tokio_stream::StreamExt as _;
 
@@ -31,7 +31,7 @@ fn alice() -> UserId {
 
 async fn publish(broker: &Broker, body: String) {
     let content = Content { body, ..Content::default() }.check().expect("within the limits");
-    let draft = Draft { to: Audience::Users(vec![alice()]), content, category_named: false };
+    let draft = Draft { to: Audience::Users(vec![alice()]), content, category_named: false, life: Life::default() };
     broker.publish(&Identity::Operator, draft, None).await.expect("is published");
 }
 

@@ -56,7 +56,7 @@ fn messages_that_are_no_operation_are_refused_by_name_and_the_stream_goes_on() {
         (r#"{"op":"fly"}"#, 422, "bad-operation"),
         (r#"{"op":""}"#, 422, "bad-operation"),
         (r#"{"op":"PING"}"#, 422, "bad-operation"),
-        (r#"{"op":"follow","topic":"ops"}"#, 422, "bad-operation"),
+        (r#"{"op":"send","topic":"ops"}"#, 422, "bad-operation"),
         (r#"{"op":"a\u0000\n\u202e"}"#, 422, "bad-operation"),
         (&format!(r#"{{"op":"{long}"}}"#), 422, "bad-operation"),
         ("{}", 422, "invalid"),
@@ -71,6 +71,14 @@ fn messages_that_are_no_operation_are_refused_by_name_and_the_stream_goes_on() {
         (&format!(r#"{{"op":"ping","ref":"{long}"}}"#), 422, "invalid"),
         (r#"{"op":"refresh"}"#, 422, "invalid"),
         (r#"{"op":"refresh","token":7}"#, 422, "invalid"),
+        (r#"{"op":"follow"}"#, 422, "invalid"),
+        (r#"{"op":"follow","topic":"a b"}"#, 422, "invalid"),
+        (r#"{"op":"follow","topic":"ops","last":101}"#, 422, "invalid"),
+        (r#"{"op":"follow","topic":"nothing"}"#, 404, "not-found"),
+        (r#"{"op":"unfollow","topic":"everyone"}"#, 422, "topic-reserved"),
+        (r#"{"op":"mute","topic":["ops"]}"#, 422, "invalid"),
+        (r#"{"op":"mute","topic":"ops","user":"bob"}"#, 422, "invalid"),
+        (r#"{"op":"unmute","topic":"everyone"}"#, 422, "topic-reserved"),
         (r#"{"op":"mark"}"#, 422, "invalid"),
         (r#"{"op":"mark","as":"eaten","ids":[]}"#, 422, "invalid"),
         (r#"{"op":"mark","as":"read","ids":["nothing"]}"#, 422, "invalid"),
@@ -101,6 +109,8 @@ fn before_the_credential_nothing_is_done_and_nothing_is_told() {
         (json!({ "op": "ping" }), 401, "unauthenticated"),
         (json!({ "op": "mark", "as": "read", "ids": [made["id"]] }), 401, "unauthenticated"),
         (json!({ "op": "refresh", "token": token }), 401, "unauthenticated"),
+        (json!({ "op": "follow", "topic": "ops" }), 401, "unauthenticated"),
+        (json!({ "op": "mute", "topic": "ops" }), 401, "unauthenticated"),
         (json!({ "op": "auth" }), 422, "invalid"),
         (json!({ "op": "auth", "token": 7 }), 422, "invalid"),
         (json!({ "op": "fly" }), 422, "bad-operation"),
@@ -581,4 +591,63 @@ fn frames_that_never_become_a_message_are_read_no_faster_than_there_is_reason_to
     assert_eq!((answer.opcode, answer.payload.as_slice()), (PONG, &b"are you there"[..]));
     assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
     goes_on(&server, "bob", &mut neighbour, "undisturbed");
+}
+
+#[test]
+fn what_one_follows_and_mutes_is_changed_by_frames_too() {
+    let server = Server::start();
+    server.operate(Ask::put("/v1/topics/ops").json(&json!({ "follow": "open" }))).expect(201);
+    server.operate(Ask::put("/v1/topics/closed")).expect(201);
+    for title in ["one", "two"] {
+        server.publish(&json!({ "to": "topic:ops", "title": title }));
+    }
+    let mut ws = live(&server, "alice");
+    let mut other = live(&server, "alice");
+    let says = |ws: &mut Ws, op: &str, field: &str, value: bool, changed: bool| {
+        let reply = ws.ask(json!({ "op": op, "topic": "ops" }));
+        let name = format!("ask-\"{op}\"");
+        assert_eq!(reply, json!({ "reply": name, "ok": true, "topic": "ops", field: value, "changed": changed }));
+    };
+    let begun = ws.ask(json!({ "op": "follow", "topic": "ops", "last": 1 }));
+    assert_eq!((&begun["ok"], &begun["following"], &begun["changed"]), (&json!(true), &json!(true), &json!(true)));
+    // Every device learns the counts, and what comes from then on.
+    for device in [&mut ws, &mut other] {
+        assert_eq!(device.expect("unread").data["unread"], 1);
+    }
+    says(&mut ws, "follow", "following", true, false);
+    server.publish(&json!({ "to": "topic:ops", "title": "three" }));
+    for device in [&mut ws, &mut other] {
+        assert_eq!(device.until("notification").title(), "three");
+        assert_eq!(device.until("unread").data["unread"], 2);
+    }
+    says(&mut ws, "mute", "muted", true, true);
+    says(&mut other, "mute", "muted", true, false);
+    for device in [&mut ws, &mut other] {
+        assert_eq!(device.until("unread").data["unread"], 0);
+    }
+    says(&mut ws, "unmute", "muted", false, true);
+    says(&mut ws, "unfollow", "following", false, true);
+    says(&mut ws, "unfollow", "following", false, false);
+    refused(&ws.ask(json!({ "op": "follow", "topic": "closed" })), 403, "topic-managed");
+    let narrow = server.token_for(&json!({ "sub": "bob", "exp": token::now() + 60, "topics": ["else"] }));
+    let mut bob = Ws::open(server.place(), &handshake("/v1/ws?cursor=now").bearer(&narrow));
+    bob.expect("hello");
+    refused(&bob.ask(json!({ "op": "follow", "topic": "ops" })), 404, "not-found");
+    goes_on(&server, "alice", &mut ws, "still there");
+}
+
+#[test]
+fn a_ticket_neither_follows_nor_mutes() {
+    let server = Server::start();
+    server.operate(Ask::put("/v1/topics/ops").json(&json!({ "follow": "open" }))).expect(201);
+    server.follow("ops", "alice");
+    let ticket = server.ticket("alice");
+    let mut ws = Ws::open(server.place(), &handshake(&format!("/v1/ws?cursor=now&ticket={ticket}")));
+    ws.expect("hello");
+    for op in ["follow", "unfollow", "mute", "unmute"] {
+        refused(&ws.ask(json!({ "op": op, "topic": "ops" })), 403, "forbidden");
+    }
+    server.publish(&json!({ "to": "topic:ops", "title": "still followed" }));
+    assert_eq!(ws.until("notification").title(), "still followed");
+    assert_eq!(ws.until("unread").data["unread"], 1, "and not muted");
 }

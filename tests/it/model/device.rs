@@ -9,13 +9,13 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::Value;
 use tidings::broker::{Broker, Feed, FeedItem, FeedRequest, Filter};
-use tidings::model::{Category, Credential, TopicPattern, UserId, UserIdentity};
+use tidings::model::{Category, Credential, Death, NotificationId, TopicPattern, UserId, UserIdentity};
 use tidings::wire::cursor::{self, Resume};
 use tidings::wire::event::EventKind;
 use tidings::wire::frame::Frame;
 
 use super::plan::{DevicePlan, How, Wants};
-use super::world::{Counts, Entry, Token, World, matches};
+use super::world::{Counts, Entry, Over, Token, World, matches};
 use super::{Outcome, ensure};
 
 /// Silence after which nothing more can come: counts are held back for 50 ms at most. The clock is paused and moves
@@ -23,8 +23,9 @@ use super::{Outcome, ensure};
 const QUIET: Duration = Duration::from_millis(52);
 /// Silence after which a glance at the stream ends.
 const GLANCE: Duration = Duration::from_millis(2);
-/// Events that one page of a replay holds; up to here `missed` and what follows come from one look at the log.
-const PAGE: u64 = 128;
+/// Events of ours that one page of a replay surely holds; up to here `missed` and what follows come from one look at
+/// the log.
+const PAGE: u64 = 64;
 
 /// The identity that a token of this user stands for.
 pub fn identity(user: &str, token: &Token) -> UserIdentity {
@@ -186,9 +187,9 @@ impl Device {
             && self.plan.topics.is_none_or(|pattern| entry.topic.is_some_and(|topic| matches(pattern, topic)))
     }
 
-    /// What it is to be shown, oldest first.
-    fn visible<'w>(&'w self, world: &'w World) -> impl DoubleEndedIterator<Item = &'w Entry> {
-        world.inbox(self.plan.user, &self.plan.token).filter(|entry| self.admits(entry))
+    /// What it is, or was, to be shown, oldest first.
+    fn entries<'w>(&'w self, world: &'w World) -> impl DoubleEndedIterator<Item = &'w Entry> {
+        world.entries(self.plan.user, &self.plan.token).filter(|entry| self.admits(entry))
     }
 
     /// Connects, and reads until `hello` and so many events are there.
@@ -216,7 +217,9 @@ impl Device {
         let nothing = Event { id: None, event: String::new(), data: Value::Null };
         let mut opened = Opened { feed, hello: nothing, waiting: VecDeque::new(), over: false };
         opened.pull(1, QUIET).await;
-        let Some(hello) = opened.waiting.pop_front() else { return Err("nothing came, not even `hello`".to_owned()) };
+        let Some(hello) = opened.waiting.pop_front() else {
+            return Err("nothing came, not even `hello`".to_owned());
+        };
         ensure!(opened.waiting.is_empty(), "`hello` did not come alone but before {:?}", opened.waiting);
         opened.hello = hello;
         opened.pull(events, GLANCE).await;
@@ -234,7 +237,12 @@ impl Device {
         ensure!(head <= world.head, "`hello` tells the head {head}, which is ahead of {}", world.head);
 
         let reason = match (how, &self.cursor) {
-            (How::Resume, Some(_)) | (How::Now | How::Start, _) => None,
+            (How::Resume, Some(cursor)) => {
+                let (may, must) = world.pruned_above(self.plan.user, &self.plan.token, seq_of(cursor));
+                let told = hello.data["reason"].as_str() == Some("pruned");
+                (must || (may && told)).then_some("pruned")
+            }
+            (How::Now | How::Start, _) => None,
             (How::Resume, None) | (How::FirstVisit, _) => Some("none"),
             (How::Malformed, _) => Some("malformed"),
             (How::ForeignEpoch, _) => Some("epoch"),
@@ -247,12 +255,19 @@ impl Device {
             let expected = match (how, &self.cursor) {
                 (How::Now, _) => head,
                 (How::Resume, Some(cursor)) => seq_of(cursor),
+                // Floors may lie anywhere below what is kept.
+                _ if world.has_retained => {
+                    let kept = self.entries(world).find(|entry| entry.was_visible_at(head));
+                    ensure!(kept.is_none_or(|entry| entry.seq > after), "`start` is after {after}, behind {kept:?}");
+                    after
+                }
                 _ => 0,
             };
             ensure!(after == expected, "{how:?} goes on after {after}, not after {expected}");
             Promise::After(after)
         } else {
-            let shown = self.visible(world).filter(|entry| entry.seq <= head && entry.state.archived_at.is_none());
+            let shown = self.entries(world).filter(|entry| entry.seq <= head && entry.was_visible_at(head));
+            let shown = shown.filter(|entry| entry.state.archived_at.is_none());
             let mut entries: Vec<u64> = shown.rev().take(snapshot).map(|entry| entry.seq).collect();
             entries.reverse();
             let expected = entries.first().map_or(head, |oldest| oldest - 1);
@@ -300,37 +315,64 @@ impl Device {
             return Ok(());
         }
         self.take(usize::MAX, QUIET, world).await?;
-        let bye = self.connection.as_ref().and_then(|connection| connection.bye.as_ref());
-        ensure!(bye.is_none(), "the stream ended by itself: {bye:?}");
+        let connection = self.connection.as_ref();
+        let bye = connection.and_then(|connection| connection.bye.as_deref().map(|bye| (bye, connection.last)));
+        if let Some((bye, last)) = bye {
+            // Retention took what a stream that lags had not read: it must come back to be told.
+            let (behind, _) = world.pruned_above(self.plan.user, &self.plan.token, last);
+            ensure!(behind && matches!(bye, "slow" | "overloaded" | "rotate"), "the stream ended by itself: {bye}");
+            return self.cut(world);
+        }
         self.check_promise(world, u64::MAX)?;
         self.check_state(world)
     }
 
     /// Reads until the stream ends, which must be for this reason, and looks whether what came has no gap.
     pub async fn part(&mut self, reason: &str, world: &World) -> Outcome {
+        self.take_to_the_end(reason, world).await?;
+        self.cut(world)
+    }
+
+    async fn take_to_the_end(&mut self, reason: &str, world: &World) -> Outcome {
         self.take(usize::MAX, QUIET, world).await?;
         let bye = self.connection.as_ref().and_then(|connection| connection.bye.as_deref());
         ensure!(bye == Some(reason), "the stream ended with {bye:?}, not with {reason}");
-        self.cut(world)
+        Ok(())
     }
 
     /// Loses the connection. What came until now must have no gap.
     pub fn cut(&mut self, world: &World) -> Outcome {
-        let Some(last) = self.connection.as_ref().map(|connection| connection.last) else { return Ok(()) };
+        let Some(last) = self.connection.as_ref().map(|connection| connection.last) else {
+            return Ok(());
+        };
         self.check_promise(world, last)?;
         self.connection = None;
         Ok(())
     }
 
+    /// The person is erased: the stream ends for this reason, and the device begins anew as someone else's would. What
+    /// was still on its way may be gone already.
+    pub async fn forget(&mut self, reason: &str, world: &World) -> Outcome {
+        if self.is_connected() {
+            self.take_to_the_end(reason, world).await?;
+        }
+        *self = Self::new(self.plan.clone());
+        Ok(())
+    }
+
     async fn take(&mut self, events: usize, silence: Duration, world: &World) -> Outcome {
-        let Some(mut connection) = self.connection.take() else { return Ok(()) };
+        let Some(mut connection) = self.connection.take() else {
+            return Ok(());
+        };
         let mut taken = 0;
         let mut outcome = Ok(());
         while taken < events && outcome.is_ok() {
             if connection.opened.waiting.is_empty() {
                 connection.opened.pull(1, silence).await;
             }
-            let Some(event) = connection.opened.waiting.pop_front() else { break };
+            let Some(event) = connection.opened.waiting.pop_front() else {
+                break;
+            };
             outcome = self.apply(&mut connection, &event, world).map_err(|e| format!("{e}; at {event:?}"));
             taken += 1;
         }
@@ -354,7 +396,7 @@ impl Device {
                     connection.notifications.push(seq);
                     self.apply_notification(seq, event, connection.head, world)
                 } else {
-                    self.apply_state(event)
+                    self.apply_state(seq, event, world)
                 }
             }
             "unread" => {
@@ -381,8 +423,11 @@ impl Device {
     fn apply_notification(&mut self, seq: u64, event: &Event, head: u64, world: &World) -> Outcome {
         let data = &event.data;
         ensure!(data["seq"].as_u64() == Some(seq), "its `seq` is not its id's");
-        let entry = world.inbox(self.plan.user, &self.plan.token).find(|entry| entry.seq == seq);
+        let entry = self.entries(world).find(|entry| entry.seq == seq);
         let entry = entry.ok_or("nothing at this position is this person's to see")?;
+        // Semantics 5: what is dead is not replayed. It may have died while it was on its way.
+        let was_there = seq > head || matches!(entry.over, Some((_, Over::Pruned))) || entry.was_visible_at(head);
+        ensure!(was_there, "it was over before the stream began: {entry:?}");
         ensure!(data["id"].as_str() == Some(&entry.id.to_string()), "another notification stands there: {entry:?}");
         ensure!(data["title"].as_str() == Some(&entry.title), "its title is not {}", entry.title);
         ensure!(data["topic"].as_str() == entry.topic, "its topic is not {:?}", entry.topic);
@@ -402,11 +447,17 @@ impl Device {
         Ok(())
     }
 
-    fn apply_state(&mut self, event: &Event) -> Outcome {
+    fn apply_state(&mut self, seq: u64, event: &Event, world: &World) -> Outcome {
         let data = &event.data;
         let upto = data["upto"].as_str().map(seq_of);
         let ids: Option<Vec<&str>> = data["ids"].as_array().map(|ids| ids.iter().filter_map(Value::as_str).collect());
         ensure!(upto.is_some() != ids.is_some(), "a `state` has either `upto` or `ids`");
+        let state = event.text("state");
+        if matches!(state, "retracted" | "expired" | "replaced") {
+            let ids = ids.ok_or("a death names its entries")?;
+            ensure!(!ids.is_empty(), "a death of nothing");
+            return ids.into_iter().try_for_each(|id| self.apply_death(seq, id, event, world));
+        }
         let category = data["category"].as_str();
         for (seq, known) in &mut self.known {
             let meant = upto.is_some_and(|upto| *seq <= upto)
@@ -414,7 +465,7 @@ impl Device {
             if !meant || category.is_some_and(|category| category != known.category) {
                 continue;
             }
-            match event.text("state") {
+            match state {
                 "seen" => known.seen = true,
                 "read" => (known.read, known.seen) = (true, true),
                 // Only what was read can be unread, and read is seen: a compact replay may leave the `read` out.
@@ -427,22 +478,56 @@ impl Device {
         Ok(())
     }
 
-    /// Semantics 5: every visible entry once, in order, up to here.
+    /// An entry died, at this position and in this way, and this person could see it.
+    fn apply_death(&mut self, seq: u64, id: &str, event: &Event, world: &World) -> Outcome {
+        let wanted = NotificationId::parse(id).ok_or("it is no id")?;
+        let dead = world.entries(self.plan.user, &self.plan.token).find(|entry| entry.id == wanted);
+        let dead = dead.ok_or_else(|| format!("{id} never was this person's to see"))?;
+        let death = match dead.over {
+            Some((at, Over::Dead(death))) if at == seq => Some(death),
+            // What was deleted or taken later told of its death before.
+            Some((_, Over::Deleted | Over::Pruned)) => None,
+            over => return Err(format!("{id} did not die at {seq} but {over:?}")),
+        };
+        if let Some(death) = death {
+            let told = (event.text("state"), event.data["by"].as_str());
+            let by = match death {
+                Death::Replaced { by } => Some(by.to_string()),
+                Death::Retracted | Death::Expired => None,
+            };
+            ensure!(told == (death.as_str(), by.as_deref()), "{id} died of {death:?}");
+        }
+        self.known.retain(|_, known| known.id != id);
+        Ok(())
+    }
+
+    /// Semantics 5: every visible entry that is alive once, in order, up to here.
     fn check_promise(&self, world: &World, upto: u64) -> Outcome {
-        let Some(connection) = &self.connection else { return Ok(()) };
-        let visible = self.visible(world).map(|entry| entry.seq);
-        let promised: Vec<u64> = match &connection.promise {
-            Promise::After(after) => visible.filter(|seq| seq > after).collect(),
+        let Some(connection) = &self.connection else {
+            return Ok(());
+        };
+        let promised = |entry: &&Entry| match &connection.promise {
+            Promise::After(after) => entry.seq > *after && !entry.was_there_before_its_follow(),
             Promise::Snapshot { entries, head } => {
-                entries.iter().copied().chain(visible.filter(|seq| seq > head)).collect()
+                entries.contains(&entry.seq) || (entry.seq > *head && !entry.was_there_before_its_follow())
             }
         };
-        let promised: Vec<u64> = promised.into_iter().filter(|seq| *seq <= upto).collect();
+        let promised: Vec<&Entry> = self.entries(world).filter(|entry| entry.seq <= upto).filter(promised).collect();
+        // What came and is over by now was alive when it was sent; what came to be seen only when the stream was past
+        // its position is in lists and counts alone.
+        let owed = promised.iter().filter(|entry| entry.is_alive() && entry.since <= entry.seq.max(connection.head));
+        let owed: Vec<u64> = owed.map(|entry| entry.seq).collect();
+        let came = &connection.notifications;
+        let unowed = |seq: &&u64| !promised.iter().any(|entry| entry.seq == **seq);
+        let (missing, unasked): (Vec<&u64>, Vec<&u64>) =
+            (owed.iter().filter(|seq| !came.contains(seq)).collect(), came.iter().filter(unowed).collect());
         ensure!(
-            connection.notifications == promised,
-            "up to {upto} came {:?}, not {promised:?}",
-            connection.notifications
+            missing.is_empty() && unasked.is_empty(),
+            "up to {upto} came {came:?}, without {missing:?} and with {unasked:?}, which nobody promised"
         );
+        if let Some(seq) = owed.iter().find(|seq| !self.known.contains_key(seq)) {
+            return Err(format!("{seq} came and is alive, and its death was told"));
+        }
         // Semantics 6, as far as hello and what followed were read in one look.
         if let Some(missed) = connection.missed.filter(|missed| *missed <= PAGE)
             && upto >= connection.head
@@ -461,8 +546,16 @@ impl Device {
     fn check_state(&self, world: &World) -> Outcome {
         if self.wants_durable() {
             for (seq, known) in &self.known {
-                let entry = world.inbox(self.plan.user, &self.plan.token).find(|entry| entry.seq == *seq);
+                let entry = world.entries(self.plan.user, &self.plan.token).find(|entry| entry.seq == *seq);
                 let entry = entry.ok_or_else(|| format!("{seq} is not this person's"))?;
+                match entry.over {
+                    Some((at, Over::Dead(death))) => {
+                        return Err(format!("{seq} is {} since {at}, and nobody told", death.as_str()));
+                    }
+                    // There is no event for these: lists and counts are read anew.
+                    Some((_, Over::Deleted | Over::Pruned)) => continue,
+                    None => {}
+                }
                 let state = &entry.state;
                 let expected = (state.seen_at.is_some(), state.read_at.is_some(), state.archived_at.is_some());
                 ensure!(

@@ -108,8 +108,8 @@ mod stories {
     use proptest::strategy::ValueTree as _;
     use tidings::model::MarkAs;
 
-    use super::plan::{DevicePlan, How, PublishPlan, Step, TargetPlan, Wants};
-    use super::world::{To, Token};
+    use super::plan::{DevicePlan, How, LifePlan, Moment, NotePlan, PublishPlan, Span, Step, TargetPlan, Wants};
+    use super::world::{Keep, To, Token};
     use super::*;
 
     const ANN: DevicePlan = DevicePlan {
@@ -121,7 +121,7 @@ mod stories {
     };
 
     fn to_ann() -> PublishPlan {
-        PublishPlan { to: To::Users(vec!["ann"]), category: None }
+        PublishPlan { to: To::Users(vec!["ann"]), category: None, life: LifePlan::default() }
     }
 
     /// Chooses among one.
@@ -134,8 +134,17 @@ mod stories {
         Step::Mark { user: "ann", token: Token { topics: None }, mark, target, category: None }
     }
 
+    fn publish(to: To, life: LifePlan) -> Step {
+        Step::Publish { publish: PublishPlan { to, category: None, life }, keyed: false }
+    }
+
+    fn follow_ops(last: u32) -> Step {
+        Step::Follow { topic: "ops", user: "ann", last }
+    }
+
     fn tell(devices: Vec<DevicePlan>, steps: Vec<Step>) {
-        let plan = Plan { queue_frames: 256, queue_bytes: 64 * 1024, devices, steps };
+        let keep = Keep::default();
+        let plan = Plan { queue_frames: 256, queue_bytes: 64 * 1024, keep, devices, steps };
         play(plan).unwrap_or_else(|fault| panic!("{fault}"));
     }
 
@@ -171,9 +180,166 @@ mod stories {
         // the badge was wrong until the next one. Chance decides who is first, so it gets many turns, and many rows
         // to read.
         let (topic, user) = ("ops", "ann");
-        let rows = (0..150).flat_map(|_| [Step::Follow { topic, user }, Step::Unfollow { topic, user }]);
+        let rows = (0..150).flat_map(|_| [Step::Follow { topic, user, last: 0 }, Step::Unfollow { topic, user }]);
         let storm = Step::Storm { publishes: vec![to_ann(); 4], device: 0, how: How::Now, events: 0 };
         let turns = (0..60).flat_map(|_| [storm.clone(), Step::Settle { device: 0 }]);
         tell(vec![ANN], rows.chain(turns).collect());
+    }
+
+    #[test]
+    fn the_dead_of_many_blocks_are_counted() {
+        // The dead are summed by 256 ordinals; random plans seldom fill one block.
+        let collapse = LifePlan { collapse: Some("disk"), ..LifePlan::default() };
+        let flood = |life, count| {
+            let publish = PublishPlan { to: To::Topic("ops"), category: None, life };
+            Step::Flood { publish, count }
+        };
+        let settle = Step::Settle { device: 0 };
+        let steps = [
+            follow_ops(0),
+            flood(LifePlan::default(), 300),
+            Step::Connect { device: 0, how: How::Start, snapshot: 15 },
+            settle.clone(),
+            mark(MarkAs::Read, TargetPlan::Upto(only())),
+            flood(collapse, 300),
+            mark(MarkAs::Seen, TargetPlan::Upto(only())),
+            Step::Retract { which: NotePlan::Any(only()) },
+            settle.clone(),
+            Step::Unfollow { topic: "ops", user: "ann" },
+            flood(LifePlan::default(), 10),
+            flood(collapse, 2),
+            follow_ops(5),
+            settle.clone(),
+            mark(MarkAs::Unread, TargetPlan::Own(vec![only()])),
+            Step::Restart { down: Span::Seconds(1) },
+        ];
+        tell(vec![ANN], steps.to_vec());
+    }
+
+    #[test]
+    fn what_was_due_while_the_server_was_down_happened_in_the_order_of_its_moments() {
+        let later = |seconds, ends: Option<u64>| LifePlan {
+            collapse: Some("disk"),
+            deliver: Some(Moment::In(seconds)),
+            expiry: ends.map(Moment::In),
+        };
+        let ops = || To::Topic("ops");
+        let ann = || To::Users(vec!["ann"]);
+        let publishes = [
+            publish(ops(), later(10, Some(5))),
+            publish(ann(), later(10, Some(5))),
+            publish(ops(), later(5, Some(5))),
+            publish(ann(), later(5, None)),
+            publish(To::Everyone, later(10, Some(1))),
+            publish(To::Everyone, later(11, None)),
+        ];
+        let connect = Step::Connect { device: 0, how: How::Resume, snapshot: 15 };
+        let steps = [follow_ops(0), connect.clone()].into_iter().chain(publishes);
+        let ends = [Step::Restart { down: Span::Seconds(14) }, connect, Step::Pass { span: Span::Seconds(1) }];
+        tell(vec![ANN], steps.chain(ends).collect());
+    }
+
+    #[test]
+    fn who_left_a_topic_is_told_of_the_death_of_what_stayed() {
+        let steps = [
+            follow_ops(0),
+            Step::Connect { device: 0, how: How::Now, snapshot: 15 },
+            publish(To::Topic("ops"), LifePlan { expiry: Some(Moment::In(2)), ..LifePlan::default() }),
+            publish(To::Topic("ops"), LifePlan::default()),
+            Step::Unfollow { topic: "ops", user: "ann" },
+            Step::Settle { device: 0 },
+            Step::Pass { span: Span::Seconds(2) },
+            Step::Retract { which: NotePlan::Recent(only()) },
+            Step::Retract { which: NotePlan::Any(only()) },
+            Step::Settle { device: 0 },
+        ];
+        tell(vec![ANN], steps.to_vec());
+    }
+
+    #[test]
+    fn a_follow_that_begins_with_the_last_entries_brings_them_unread() {
+        // "Everything up to here" was marked read before they were the person's.
+        let steps = [
+            Step::Flood { publish: PublishPlan { to: To::Topic("ops"), ..to_ann() }, count: 4 },
+            Step::Publish { publish: to_ann(), keyed: false },
+            mark(MarkAs::Read, TargetPlan::UptoEntry(only())),
+            follow_ops(3),
+            Step::Unfollow { topic: "ops", user: "ann" },
+            follow_ops(5),
+            mark(MarkAs::Read, TargetPlan::Own(vec![only()])),
+            mark(MarkAs::Archived, TargetPlan::UptoEntry(only())),
+        ];
+        tell(vec![ANN], steps.to_vec());
+    }
+
+    /// More than one page of a replay, of which the first is read.
+    fn half_read() -> [Step; 4] {
+        [
+            follow_ops(0),
+            Step::Flood { publish: PublishPlan { to: To::Topic("ops"), ..to_ann() }, count: 250 },
+            Step::Connect { device: 0, how: How::Start, snapshot: 15 },
+            Step::Read { device: 0, events: 5 },
+        ]
+    }
+
+    #[test]
+    fn what_dies_behind_the_first_page_of_a_replay_is_left_out_of_the_second() {
+        // It was sent, and since it had been taken back, without a title.
+        let retract = Step::Retract { which: NotePlan::Recent(only()) };
+        tell(vec![ANN], half_read().into_iter().chain([retract, Step::Settle { device: 0 }]).collect());
+    }
+
+    #[test]
+    fn a_topic_that_is_deleted_while_it_is_replayed_ends_no_stream() {
+        // Its name could not be read any more, and the stream ended as if the disk had failed.
+        let delete = Step::DeleteTopic { topic: "ops" };
+        tell(vec![ANN], half_read().into_iter().chain([delete, Step::Settle { device: 0 }]).collect());
+    }
+
+    #[test]
+    fn everyone_goes_on_without_a_person_who_was_erased() {
+        // The erased person was taken off a number of followers in which they had never been counted.
+        let everyone = publish(To::Everyone, LifePlan::default());
+        let read = mark(MarkAs::Read, TargetPlan::UptoEntry(only()));
+        let connect = Step::Connect { device: 0, how: How::Resume, snapshot: 15 };
+        let erase = Step::Erase { user: "ann" };
+        tell(vec![ANN], [everyone.clone(), connect.clone(), read, erase, everyone, connect].to_vec());
+    }
+
+    #[test]
+    fn who_comes_back_finds_what_a_follow_began_with_unread() {
+        // "Everything up to here", marked before the follow, was replayed behind the entries and covered them.
+        let connect = Step::Connect { device: 0, how: How::Resume, snapshot: 15 };
+        let steps = [
+            connect.clone(),
+            Step::Cut { device: 0 },
+            Step::Flood { publish: PublishPlan { to: To::Topic("ops"), ..to_ann() }, count: 3 },
+            Step::Publish { publish: to_ann(), keyed: false },
+            mark(MarkAs::Read, TargetPlan::UptoEntry(only())),
+            mark(MarkAs::Archived, TargetPlan::UptoEntry(only())),
+            follow_ops(2),
+            connect,
+            Step::Settle { device: 0 },
+        ];
+        tell(vec![ANN], steps.to_vec());
+    }
+
+    #[test]
+    fn a_stream_that_lags_behind_retention_does_not_go_on_as_if_nothing_was_missed() {
+        // The death of an entry that the device shows was taken before the device read of it.
+        let steps = [
+            follow_ops(0),
+            Step::Connect { device: 0, how: How::Now, snapshot: 15 },
+            publish(To::Topic("ops"), LifePlan::default()),
+            Step::Settle { device: 0 },
+            Step::Retract { which: NotePlan::Recent(only()) },
+            Step::Flood { publish: to_ann(), count: 3 },
+            Step::Pass { span: Span::Hours(2) },
+            Step::Retain,
+            Step::Settle { device: 0 },
+        ];
+        let keep = Keep { hours: Some(1), ..Keep::default() };
+        let plan = Plan { queue_frames: 1, queue_bytes: 900, keep, devices: vec![ANN], steps: steps.to_vec() };
+        play(plan).unwrap_or_else(|fault| panic!("{fault}"));
     }
 }

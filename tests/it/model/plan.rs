@@ -3,13 +3,15 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use tidings::model::MarkAs;
+use tidings::model::{FollowRule, MarkAs};
 
-use super::world::{To, Token};
+use super::world::{Keep, To, Token};
 
 pub const PEOPLE: &[&str] = &["ann", "bob", "cy", "dee"];
 pub const TOPICS: &[&str] = &["ops", "orders/1", "orders/2"];
 pub const CATEGORIES: &[&str] = &["general", "loans", "alerts"];
+/// Few, so that they meet.
+const COLLAPSE_KEYS: &[&str] = &["disk", "磁盘 1"];
 
 /// A device: who holds it, what its token may see and what it asks of its streams. It lives through many connections.
 #[derive(Clone, Debug)]
@@ -50,6 +52,47 @@ pub enum How {
 pub struct PublishPlan {
     pub to: To,
     pub category: Option<&'static str>,
+    pub life: LifePlan,
+}
+
+/// How long it is to live. The default: at once, and for good.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LifePlan {
+    pub collapse: Option<&'static str>,
+    pub deliver: Option<Moment>,
+    pub expiry: Option<Moment>,
+}
+
+/// A moment, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment {
+    /// So much later: than the publish, or than the delivery for an end.
+    In(u64),
+    /// So far from the time at which the step is taken, given as a time of day.
+    At(i64),
+}
+
+/// Which notification a publisher means.
+#[derive(Clone, Debug)]
+pub enum NotePlan {
+    /// One of the newest.
+    Recent(Index),
+    /// Any that there ever was.
+    Any(Index),
+    /// One that waits, where there is one.
+    Waiting(Index),
+}
+
+/// How long the world stands still for everyone else.
+#[derive(Clone, Debug)]
+pub enum Span {
+    Seconds(u64),
+    Hours(u64),
+    /// Until one of the moments at which something is due, or a millisecond less.
+    Until {
+        which: Index,
+        just_before: bool,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -76,13 +119,67 @@ pub enum Step {
         which: Index,
         other_body: bool,
     },
+    /// A backend lets a person follow, beginning with so many of the newest entries.
     Follow {
         topic: &'static str,
         user: &'static str,
+        last: u32,
     },
     Unfollow {
         topic: &'static str,
         user: &'static str,
+    },
+    /// A person follows or leaves a topic without a backend.
+    FollowOwn {
+        topic: &'static str,
+        user: &'static str,
+        token: Token,
+        last: u32,
+    },
+    UnfollowOwn {
+        topic: &'static str,
+        user: &'static str,
+        token: Token,
+    },
+    Mute {
+        topic: &'static str,
+        user: &'static str,
+        on: bool,
+    },
+    PutTopic {
+        topic: &'static str,
+        category: Option<&'static str>,
+        rule: Option<FollowRule>,
+    },
+    DeleteTopic {
+        topic: &'static str,
+    },
+    /// All topics and their followers are listed, page by page.
+    Topics {
+        limit: usize,
+    },
+    /// A person asks which topics they follow.
+    Followed {
+        user: &'static str,
+        token: Token,
+    },
+    /// A notification is taken back, or cancelled.
+    Retract {
+        which: NotePlan,
+    },
+    /// One that waits is changed.
+    Reschedule {
+        which: NotePlan,
+        publish: PublishPlan,
+    },
+    /// What waits is listed, page by page.
+    Scheduled {
+        limit: usize,
+    },
+    /// A publisher asks what became of a notification.
+    Look {
+        which: NotePlan,
+        limit: usize,
     },
     Mark {
         user: &'static str,
@@ -143,12 +240,20 @@ pub enum Step {
     },
     /// Time passes.
     Pass {
-        hours: u64,
+        span: Span,
+    },
+    /// What is too old or too many is taken.
+    Retain,
+    /// A person is forgotten.
+    Erase {
+        user: &'static str,
     },
     /// The server says `bye` to every stream.
     Drain,
-    /// The server stops and starts on the same directory.
-    Restart,
+    /// The server stops, and starts on the same directory after so long.
+    Restart {
+        down: Span,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +270,7 @@ pub struct Plan {
     pub queue_frames: usize,
     /// Bytes that do.
     pub queue_bytes: usize,
+    pub keep: Keep,
     pub devices: Vec<DevicePlan>,
     pub steps: Vec<Step>,
 }
@@ -172,14 +278,28 @@ pub struct Plan {
 pub fn plans() -> impl Strategy<Value = Plan> {
     let queue_frames = prop_oneof![Just(1_usize), Just(3), Just(16), Just(256)];
     let queue_bytes = prop_oneof![4 => Just(64 * 1024_usize), 1 => Just(900)];
-    (queue_frames, queue_bytes, prop::collection::vec(devices(), 1..5)).prop_flat_map(
-        |(queue_frames, queue_bytes, devices)| {
-            let count = devices.len();
-            (Just((queue_frames, queue_bytes, devices)), prop::collection::vec(steps(count), 5..45)).prop_map(
-                |((queue_frames, queue_bytes, devices), steps)| Plan { queue_frames, queue_bytes, devices, steps },
+    (queue_frames, queue_bytes, keeps(), prop::collection::vec(devices(), 1..5)).prop_flat_map(
+        |(queue_frames, queue_bytes, keep, devices)| {
+            let steps = prop::collection::vec(steps(devices.len()), 5..45);
+            (Just((queue_frames, queue_bytes, keep, devices)), steps).prop_map(
+                |((queue_frames, queue_bytes, keep, devices), steps)| Plan {
+                    queue_frames,
+                    queue_bytes,
+                    keep,
+                    devices,
+                    steps,
+                },
             )
         },
     )
+}
+
+fn keeps() -> impl Strategy<Value = Keep> {
+    let hours = prop::option::of(1..100_u64);
+    let number = || prop::option::of(0..6_usize);
+    let some = (hours, number(), number(), prop::option::of(0..6_u64))
+        .prop_map(|(hours, per_user, of_loans, per_topic)| Keep { hours, per_user, of_loans, per_topic });
+    prop_oneof![1 => Just(Keep::default()), 1 => some]
 }
 
 fn devices() -> impl Strategy<Value = DevicePlan> {
@@ -201,8 +321,10 @@ fn steps(devices: usize) -> impl Strategy<Value = Step> {
         12 => (publishes(), prop::bool::weighted(0.3)).prop_map(|(publish, keyed)| Step::Publish { publish, keyed }),
         3 => (any::<Index>(), prop::bool::weighted(0.2))
             .prop_map(|(which, other_body)| Step::Again { which, other_body }),
-        6 => (topics(), people()).prop_map(|(topic, user)| Step::Follow { topic, user }),
+        6 => (topics(), people(), lasts()).prop_map(|(topic, user, last)| Step::Follow { topic, user, last }),
         3 => (topics(), people()).prop_map(|(topic, user)| Step::Unfollow { topic, user }),
+        8 => topic_steps(),
+        8 => life_steps(),
         12 => marks(),
         1 => (people(), 1..100_u64).prop_map(|(user, by)| Step::MarkAhead { user, by }),
         1 => people().prop_map(|user| Step::MarkForeign { user }),
@@ -216,10 +338,60 @@ fn steps(devices: usize) -> impl Strategy<Value = Step> {
         1 => (publishes(), 100..300_usize).prop_map(|(publish, count)| Step::Flood { publish, count }),
         2 => pages(),
         1 => people().prop_map(|user| Step::Ask { user }),
-        2 => (1..100_u64).prop_map(|hours| Step::Pass { hours }),
+        6 => spans().prop_map(|span| Step::Pass { span }),
+        2 => Just(Step::Retain),
+        1 => people().prop_map(|user| Step::Erase { user }),
         1 => Just(Step::Drain),
-        1 => Just(Step::Restart),
+        1 => spans().prop_map(|down| Step::Restart { down }),
     ]
+}
+
+fn topic_steps() -> impl Strategy<Value = Step> {
+    let category = || prop_oneof![2 => Just(None), 1 => categories().prop_map(Some)];
+    let rule = || prop::option::of(prop::sample::select(&FollowRule::ALL[..]));
+    let own_token = || prop_oneof![3 => Just(Token::default()), 1 => tokens()];
+    prop_oneof![
+        3 => (topics(), people(), any::<bool>()).prop_map(|(topic, user, on)| Step::Mute { topic, user, on }),
+        2 => (topics(), category(), rule())
+            .prop_map(|(topic, category, rule)| Step::PutTopic { topic, category, rule }),
+        1 => topics().prop_map(|topic| Step::DeleteTopic { topic }),
+        2 => (topics(), people(), own_token(), lasts())
+            .prop_map(|(topic, user, token, last)| Step::FollowOwn { topic, user, token, last }),
+        1 => (topics(), people(), own_token())
+            .prop_map(|(topic, user, token)| Step::UnfollowOwn { topic, user, token }),
+        1 => (1..4_usize).prop_map(|limit| Step::Topics { limit }),
+        1 => (people(), own_token()).prop_map(|(user, token)| Step::Followed { user, token }),
+    ]
+}
+
+fn life_steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => notes().prop_map(|which| Step::Retract { which }),
+        2 => (notes_that_wait(), publishes()).prop_map(|(which, publish)| Step::Reschedule { which, publish }),
+        1 => (1..4_usize).prop_map(|limit| Step::Scheduled { limit }),
+        2 => (notes(), 1..4_usize).prop_map(|(which, limit)| Step::Look { which, limit }),
+    ]
+}
+
+fn notes() -> impl Strategy<Value = NotePlan> {
+    let recent = any::<Index>().prop_map(NotePlan::Recent);
+    prop_oneof![5 => recent, 1 => any::<Index>().prop_map(NotePlan::Any), 1 => notes_that_wait()]
+}
+
+fn notes_that_wait() -> impl Strategy<Value = NotePlan> {
+    let waiting = any::<Index>().prop_map(NotePlan::Waiting);
+    prop_oneof![5 => waiting, 1 => any::<Index>().prop_map(NotePlan::Any)]
+}
+
+fn spans() -> impl Strategy<Value = Span> {
+    let until =
+        (any::<Index>(), prop::bool::weighted(0.3)).prop_map(|(which, just_before)| Span::Until { which, just_before });
+    prop_oneof![2 => (0..20_u64).prop_map(Span::Seconds), 1 => (1..100_u64).prop_map(Span::Hours), 3 => until]
+}
+
+/// Mostly from the head on.
+fn lasts() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => Just(0_u32), 1 => 1..6_u32]
 }
 
 fn publishes() -> impl Strategy<Value = PublishPlan> {
@@ -229,8 +401,23 @@ fn publishes() -> impl Strategy<Value = PublishPlan> {
         5 => topics().prop_map(To::Topic),
         2 => Just(To::Everyone),
     ];
-    (to, prop_oneof![2 => Just(None), 1 => categories().prop_map(Some)])
-        .prop_map(|(to, category)| PublishPlan { to, category })
+    (to, prop_oneof![2 => Just(None), 1 => categories().prop_map(Some)], lives())
+        .prop_map(|(to, category, life)| PublishPlan { to, category, life })
+}
+
+fn lives() -> impl Strategy<Value = LifePlan> {
+    let collapse = prop_oneof![2 => Just(None), 1 => prop::sample::select(COLLAPSE_KEYS).prop_map(Some)];
+    // A delivery may be a minute late and a year ahead; beyond both it is refused.
+    let at = prop_oneof![1 => -65..=0_i64, 3 => 1..30_i64];
+    let ahead = prop_oneof![8 => 0..30_u64, 2 => 3_600..400_000_u64, 1 => Just(400 * 24 * 3_600_u64)];
+    let deliver = prop_oneof![2 => ahead.prop_map(Moment::In), 1 => at.clone().prop_map(Moment::At)];
+    let end = prop_oneof![4 => 1..30_u64, 1 => 3_600..400_000_u64];
+    let expiry = prop_oneof![3 => end.prop_map(Moment::In), 1 => at.prop_map(Moment::At)];
+    let deliver = prop_oneof![3 => Just(None), 1 => deliver.prop_map(Some)];
+    let expiry = prop_oneof![2 => Just(None), 1 => expiry.prop_map(Some)];
+    let drawn =
+        (collapse, deliver, expiry).prop_map(|(collapse, deliver, expiry)| LifePlan { collapse, deliver, expiry });
+    prop_oneof![3 => Just(LifePlan::default()), 2 => drawn]
 }
 
 fn marks() -> impl Strategy<Value = Step> {
