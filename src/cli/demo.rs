@@ -12,7 +12,7 @@ use crate::broker::{Broker, Credentials, TokenClaims, mint_token};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{self, DemoUser};
-use crate::model::{Identity, Scope, TopicName, UserId};
+use crate::model::{FollowRule, Identity, Scope, TopicName, UserId};
 use crate::server::state::{self, StateDir};
 use crate::wire::manage::KeyBody;
 use crate::wire::topic::TopicSettings;
@@ -74,8 +74,10 @@ pub(super) async fn prepare(broker: &Broker, state: &StateDir, users: Vec<User>)
         }
     };
     let topic = TopicName::new(TOPIC).context("the demo's topic")?;
-    broker.put_topic(&operator, &topic, TopicSettings::default()).await?;
-    for (id, _) in USERS {
+    // Open, so that the inbox shows how one leaves it; whoever has left is not put back by the next start.
+    let settings = TopicSettings { follow: Some(FollowRule::Open), ..TopicSettings::default() };
+    let (_, made) = broker.put_topic(&operator, &topic, settings).await?;
+    for (id, _) in USERS.iter().filter(|_| made) {
         broker.follow(&operator, &topic, &user(id), 0).await?;
     }
     Ok(Ready { key, users })

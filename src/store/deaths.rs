@@ -115,15 +115,15 @@ impl Owner {
     }
 }
 
-/// Ends a notification for all who have it. It must be alive.
-pub(super) fn kill(tx: &mut Tx<'_>, dead: &Located, death: Death, now: Timestamp) -> Result<Seq, OpError> {
+/// Ends a notification for all who have it. It must be alive. Returns how many inboxes were touched.
+pub(super) fn kill(tx: &mut Tx<'_>, dead: &Located, death: Death, now: Timestamp) -> Result<u64, OpError> {
     match dead.source.as_topic() {
         Some(topic) => kill_of_topic(tx, dead, topic, death),
         None => kill_direct(tx, dead, death, now),
     }
 }
 
-fn kill_of_topic(tx: &mut Tx<'_>, dead: &Located, topic: TopicKey, death: Death) -> Result<Seq, OpError> {
+fn kill_of_topic(tx: &mut Tx<'_>, dead: &Located, topic: TopicKey, death: Death) -> Result<u64, OpError> {
     let died = tx.next_seq();
     let ordinal: Option<u64> = mark_dead(tx, dead.seq, death, died)?;
     let ordinal = ordinal.unwrap_or_default();
@@ -136,7 +136,7 @@ fn kill_of_topic(tx: &mut Tx<'_>, dead: &Located, topic: TopicKey, death: Death)
     shrink(tx, topic, died)?;
     let reach = if everyone { Reach::Everyone(topic) } else { Reach::Topic(topic) };
     announce(tx, dead, reach, death, died);
-    Ok(died)
+    Ok(1)
 }
 
 /// Notes that counters of the topic's followers that were settled before are to be counted anew.
@@ -146,7 +146,7 @@ pub(super) fn shrink(tx: &mut Tx<'_>, topic: TopicKey, at: Seq) -> Result<(), ru
     Ok(())
 }
 
-fn kill_direct(tx: &mut Tx<'_>, dead: &Located, death: Death, now: Timestamp) -> Result<Seq, OpError> {
+fn kill_direct(tx: &mut Tx<'_>, dead: &Located, death: Death, now: Timestamp) -> Result<u64, OpError> {
     let holders: Vec<UserKey> =
         tx.sql(SELECT_HOLDERS)?.query_map([dead.seq], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let died = tx.next_seq();
@@ -154,8 +154,9 @@ fn kill_direct(tx: &mut Tx<'_>, dead: &Located, death: Death, now: Timestamp) ->
         bury(tx, *user, dead, death, died, now)?;
     }
     mark_dead(tx, dead.seq, death, died)?;
+    let touched = u64::try_from(holders.len()).unwrap_or(u64::MAX);
     announce(tx, dead, Reach::Users(holders), death, died);
-    Ok(died)
+    Ok(touched)
 }
 
 fn mark_dead(tx: &Tx<'_>, seq: Seq, death: Death, died: Seq) -> Result<Option<u64>, rusqlite::Error> {

@@ -56,6 +56,9 @@ pub(super) const STATEMENTS: &[&str] = &[
 /// Notifications that may wait at once, those that failed included.
 pub const MAX_SCHEDULED: u64 = 100_000;
 
+/// Inboxes after which one transaction of what is due ends: as many as one publish may reach.
+const MAX_TOUCHED: u64 = 10_000;
+
 /// Puts a publish aside until its time.
 pub(super) fn add(
     tx: &mut Tx<'_>,
@@ -240,21 +243,21 @@ impl Operation for SettleDue {
     type Output = Settled;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<Settled, OpError> {
-        let mut settled = Settled::default();
+        let (mut settled, mut touched) = (Settled::default(), 0);
         while let Some((at, due)) = next(tx.connection())? {
-            if at > self.now || settled.delivered + settled.expired >= self.limit {
+            if at > self.now || settled.delivered + settled.expired >= self.limit || touched >= MAX_TOUCHED {
                 settled.next = Some(at);
                 break;
             }
             match due {
                 Due::Delivery(id) => {
-                    self.deliver(tx, id)?;
+                    touched += self.deliver(tx, id)?;
                     settled.delivered += 1;
                 }
                 Due::Expiry(seq) => {
                     match notifications::locate_at(tx.connection(), seq)? {
                         Some(dead) => {
-                            kill(tx, &dead, Death::Expired, self.now)?;
+                            touched += kill(tx, &dead, Death::Expired, self.now)?;
                             settled.expired += 1;
                         }
                         // Its topic was deleted; the row is about to go.
@@ -270,8 +273,9 @@ impl Operation for SettleDue {
 }
 
 impl SettleDue {
-    fn deliver(&self, tx: &mut Tx<'_>, id: NotificationId) -> Result<(), OpError> {
-        let Some(ScheduledRow { scheduled, publisher, expires_at }) = find(tx.connection(), id)? else { return Ok(()) };
+    /// Delivers one; how many inboxes it touched.
+    fn deliver(&self, tx: &mut Tx<'_>, id: NotificationId) -> Result<u64, OpError> {
+        let Some(ScheduledRow { scheduled, publisher, expires_at }) = find(tx.connection(), id)? else { return Ok(0) };
         let outgoing = Outgoing {
             id,
             to: &scheduled.to,
@@ -285,12 +289,18 @@ impl SettleDue {
         };
         // A refusal here has written nothing; it is kept for whoever asks what became of it.
         match outgoing.send(tx) {
-            Ok(_) => remove(tx, id).map(|_| ()),
+            Ok(_) => {
+                remove(tx, id)?;
+                Ok(match &scheduled.to {
+                    Audience::Users(users) => u64::try_from(users.len()).unwrap_or(u64::MAX),
+                    Audience::Topic(_) | Audience::Everyone => 1,
+                })
+            }
             Err(OpError::Refused(refusal)) => {
                 let why = failure(&refusal);
                 tracing::warn!(notification = %id, why = why.as_str(), "a scheduled notification could not be delivered");
                 tx.sql(FAIL)?.execute(params![id, why.as_str()])?;
-                Ok(())
+                Ok(1)
             }
             Err(error) => Err(error),
         }

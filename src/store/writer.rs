@@ -194,10 +194,11 @@ impl Handle {
 
     pub(super) async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let reason = failure.wait_for(Option::is_some).await.ok().map(|reason| reason.clone().unwrap_or_default());
+        match reason {
+            Some(reason) => reason,
             // The writer ended with its last caller, as it should.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -48,6 +49,14 @@ impl Socket {
             Self::Tcp(tcp) => Self::Tcp(tcp.try_clone()?),
             Self::Unix(unix) => Self::Unix(unix.try_clone()?),
         })
+    }
+
+    /// Waits for this long instead of the usual deadline.
+    pub fn patience(&self, span: Duration) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.set_read_timeout(Some(span)),
+            Self::Unix(unix) => unix.set_read_timeout(Some(span)),
+        }
     }
 
     pub fn shutdown(&self) {
