@@ -40,6 +40,9 @@ pub enum BrokerError {
     /// The limit, by name.
     #[error("too many: {0}")]
     TooMany(&'static str),
+    /// Another program reads the database file.
+    #[error("another program reads the database file")]
+    BeingRead,
     #[error("the disk is full; reading goes on")]
     StorageFull,
     /// The private cause, for the log only.
@@ -62,6 +65,7 @@ impl From<StoreError> for BrokerError {
                 Refusal::TooManyFollowed => Self::TooMany("topics that one user follows"),
                 Refusal::TooManyScheduled => Self::TooMany("scheduled notifications"),
                 Refusal::NotScheduled => Self::NotScheduled,
+                Refusal::BeingRead => Self::BeingRead,
                 Refusal::Untimely(errors) => Self::Invalid(errors),
                 Refusal::ExpiresBeforeDue => Self::Invalid(vec![ContentError {
                     pointer: "/expires_at".to_owned(),

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use super::client::{Door, Target};
 use super::serve::server_config;
 use super::settings::Place;
+use crate::broker::Retention;
 use crate::config::Config;
 use crate::server::listen::{self, Addresses, Inherited};
 use crate::server::state::{self, Endpoint, StateDir, StateError};
@@ -123,7 +124,7 @@ impl Directory {
 }
 
 impl Own {
-    async fn start(config: Config, state: StateDir) -> anyhow::Result<Self> {
+    async fn start(mut config: Config, state: StateDir) -> anyhow::Result<Self> {
         tracing::debug!(data = %state.path().display(), "No server holds the directory; opening the log here");
         let socket = state::command_socket_in(state.path());
         let addresses = Addresses { tcp: None, unix: socket.clone(), unix_mode: SOCKET_MODE };
@@ -131,6 +132,8 @@ impl Own {
         let endpoint = Endpoint { socket, base_path: config.http.base_path.clone() };
         state.tell_endpoint(&endpoint)?;
         let data = state.path().to_owned();
+        // The settings here may not be those that the server runs with: a command takes nothing that it was not asked to.
+        config.broker.retention = Retention::none();
         let server = Server::build(server_config(config, Supervisor::Nobody), state).await?;
         let operator = state::operator_credential(&data)?;
         let (stop, stopped) = oneshot::channel::<()>();

@@ -200,6 +200,7 @@ async fn erase(args: EraseArgs) -> anyhow::Result<()> {
     if compacted.is_none() {
         eprintln!("Traces stay in the database file until `tidings compact`");
     }
+    eprintln!("Backups, and copies made before an upgrade (tidings.db.before-schema-…), are yours to delete");
     Ok(())
 }
 

@@ -200,18 +200,28 @@ fn broker_config(o: &mut Overlay) -> broker::Config {
 }
 
 fn retention(o: &mut Overlay) -> broker::Retention {
-    let age = span(o, "retention.age", 0..=3_650 * DAY);
-    let per_user = count(o, "retention.per_user", 0..=1_000_000);
-    let per_topic = count(o, "retention.per_topic", 0..=100_000_000);
-    let number = |number: usize| u64::try_from(number).ok().filter(|most| *most > 0);
+    let ages = "a list of categories with a duration from 1m to 3650d, or 0s, such as [\"alerts=7d\"]";
+    let numbers = "a list of categories with a number up to 1000000, or 0, such as [\"alerts=500\"]";
     broker::Retention {
-        age: Some(age).filter(|age| !age.is_zero()),
-        ages: o.read("retention.ages", "a list such as [\"alerts=7d\"]", |v| by_category(v, duration)),
-        per_user: number(per_user),
-        numbers: o
-            .read("retention.numbers", "a list such as [\"alerts=500\"]", |v| by_category(v, |text| text.parse().ok())),
-        per_topic: number(per_topic),
+        age: o.read("retention.age", "a duration from 1m to 3650d, or 0s", |v| kept_age(v.duration()?)),
+        ages: o.read("retention.ages", ages, |v| by_category(v, |text| kept_age(duration(text)?))),
+        per_user: kept_number(count(o, "retention.per_user", 0..=1_000_000)),
+        numbers: o.read("retention.numbers", numbers, |v| {
+            by_category(v, |text| text.parse().ok().filter(|most| *most <= 1_000_000).map(kept_number))
+        }),
+        per_topic: kept_number(count(o, "retention.per_topic", 0..=100_000_000)),
     }
+}
+
+/// An age; the inner `None` is 0, which keeps entries whatever theirs.
+fn kept_age(age: Duration) -> Option<Option<Duration>> {
+    let bounds = Duration::from_secs(60)..=Duration::from_secs(3_650 * DAY);
+    if age.is_zero() { Some(None) } else { bounds.contains(&age).then_some(Some(age)) }
+}
+
+/// A number; 0 keeps all.
+fn kept_number(number: usize) -> Option<u64> {
+    u64::try_from(number).ok().filter(|most| *most > 0)
 }
 
 /// A list of `category=value`.
@@ -355,14 +365,31 @@ mod tests {
             ("topics.unknown", "ignore", "--flag: topics.unknown must be \"create\" or \"refuse\""),
             ("users.unknown", "ignore", "--flag: users.unknown must be \"create\" or \"refuse\""),
             ("schedule.horizon", "1s", "--flag: schedule.horizon must be a duration from 1m to 3650d"),
-            ("retention.ages", "alerts", "--flag: retention.ages must be a list such as [\"alerts=7d\"]"),
-            ("retention.numbers", "alerts=many", "--flag: retention.numbers must be a list such as [\"alerts=500\"]"),
+            ("retention.ages", "alerts", "--flag: retention.ages must be a list of categories with a duration"),
+            ("retention.age", "1s", "--flag: retention.age must be a duration from 1m to 3650d, or 0s"),
+            ("retention.ages", "alerts=30s", "--flag: retention.ages must be a list of categories with a duration"),
+            (
+                "retention.numbers",
+                "alerts=many",
+                "--flag: retention.numbers must be a list of categories with a number",
+            ),
             ("log.format", "xml", "--flag: log.format must be \"auto\""),
             ("data", "", "--flag: data must be the path"),
         ] {
             let told = faults(&[(key, value)]);
             assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
         }
+    }
+
+    #[test]
+    fn nothing_is_kept_for_no_time() {
+        let flags = [("retention.ages", "alerts=0s,loans=2d"), ("retention.numbers", "alerts=0")];
+        let kept = Config::load(sources(SettingsFile::None, &flags)).expect("is valid").broker.retention;
+        let category = |name| Category::new(name).expect("a category");
+        assert_eq!(kept.ages[&category("alerts")], None);
+        assert_eq!(kept.ages[&category("loans")], Some(Duration::from_hours(48)));
+        assert_eq!(kept.numbers[&category("alerts")], None);
+        assert_eq!((kept.age, kept.per_user), (None, Some(10_000)));
     }
 
     #[test]

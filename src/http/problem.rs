@@ -95,6 +95,8 @@ kinds! {
         "The path exists with other methods; the Allow header names them.";
     TIMEOUT = 408 "timeout", "The request took too long",
         "The head or the body of the request did not come in time, so the request was given up. Nothing was done, save lines of a batch that were answered before.";
+    BEING_READ = 409 "being-read", "Another program reads the database file",
+        "The file can't be cleared of what was deleted while somebody reads it. End the backup or the shell that holds it open and ask again.";
     CATEGORY_CONFLICT = 409 "category-conflict", "The topic has another category",
         "A topic has one category, which all its entries bear. Publish without a category, or with the topic's own.";
     IDEMPOTENCY_RUNNING = 409 "idempotency-running", "The first request with this key is still running",
@@ -191,6 +193,9 @@ impl From<BrokerError> for Problem {
             BrokerError::UnknownEpoch => UNKNOWN_EPOCH.because("the cursor is of another log than this one"),
             BrokerError::Ahead => AHEAD.because("the cursor lies ahead of the newest position"),
             BrokerError::TooMany(limit) => TOO_MANY.for_now(format!("the limit of {limit} is reached"), 5),
+            BrokerError::BeingRead => BEING_READ.because(
+                "the file was rewritten, but what was deleted is still in it for a program that reads it, such as a backup",
+            ),
             BrokerError::StorageFull => STORAGE_FULL.for_now("the disk that holds the log is full", 30),
             BrokerError::Storage(cause) => {
                 tracing::error!(cause, "the store failed a request");

@@ -118,6 +118,8 @@ pub enum Refusal {
     TooManyScheduled,
     /// It does not wait any more.
     NotScheduled,
+    /// Another program reads the file, and what it reads can't be cleared away.
+    BeingRead,
     /// What is wrong with when it comes and goes.
     Untimely(Vec<ContentError>),
     /// Its end lies before its beginning.

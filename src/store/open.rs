@@ -19,8 +19,8 @@ static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations")
 /// `application_id` of our files, as the first migration sets it.
 const APPLICATION_ID: i32 = 0x5449_446E;
 
-/// The schema from which on free pages are given back to the file system.
-const FREES_PAGES: usize = 2;
+/// `auto_vacuum` of our files.
+const INCREMENTAL: i64 = 2;
 
 /// Why the database can't be opened, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -119,14 +119,22 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     if application != APPLICATION_ID && tables > 0 {
         return Err(OpenError::Foreign(path.to_path_buf()));
     }
-    if found == known {
-        return Ok(());
-    }
-    if found > 0 {
+    if found < known && found > 0 {
         back_up(connection, path, found)?;
     }
     migrations.to_latest(connection)?;
-    if (1..FREES_PAGES).contains(&found) {
+    rewrite_once(connection)?;
+    Ok(())
+}
+
+/// A file made before pages were given back is rewritten so that it can. Asked of the file and not of its version: the
+/// rewriting may have been cut short, and is done at the next start then.
+fn rewrite_once(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let auto_vacuum: i64 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+    if auto_vacuum != INCREMENTAL {
+        tracing::info!(
+            "the database file is rewritten once, so that it can give free pages back; this may take a while"
+        );
         connection.execute_batch("VACUUM")?;
     }
     Ok(())
@@ -200,6 +208,21 @@ mod tests {
             .and_then(|c| c.pragma_query_value(None, "user_version", |row| row.get(0)))
             .expect("is still a database");
         assert_eq!(version, 99);
+    }
+
+    #[test]
+    fn a_file_that_keeps_its_free_pages_is_rewritten_at_the_next_start() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("tidings.db");
+        // As a kill between the migration and the rewriting leaves it.
+        let mut old = Connection::open(&path).expect("opens");
+        old.execute_batch("PRAGMA journal_mode = WAL").expect("is set");
+        migrate(&mut old, &path).map(|()| drop(old)).expect("is brought up to date");
+        let connection = Connection::open(&path).expect("opens");
+        connection.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM").expect("is set");
+        assert_eq!(pragma(&connection, "auto_vacuum"), "0");
+        drop(connection);
+        assert_eq!(pragma(&open_file(&path).expect("opens"), "auto_vacuum"), "2");
     }
 
     #[test]

@@ -25,11 +25,11 @@ pub struct Retention {
     /// How long an entry is kept after it was delivered.
     pub age: Option<Duration>,
     /// Ages of categories that differ.
-    pub ages: HashMap<Category, Duration>,
+    pub ages: HashMap<Category, Option<Duration>>,
     /// Direct entries of one user.
     pub per_user: Option<u64>,
     /// Direct entries of one user in these categories.
-    pub numbers: HashMap<Category, u64>,
+    pub numbers: HashMap<Category, Option<u64>>,
     /// Entries of one topic.
     pub per_topic: Option<u64>,
 }
@@ -47,9 +47,14 @@ impl Default for Retention {
 }
 
 impl Retention {
+    /// Keeps everything.
+    pub fn none() -> Self {
+        Self { age: None, ages: HashMap::new(), per_user: None, numbers: HashMap::new(), per_topic: None }
+    }
+
     /// Entries of this category that were delivered before this moment are too old.
     fn cutoff(&self, category: &Category, now: Timestamp) -> Option<Timestamp> {
-        self.ages.get(category).copied().or(self.age).map(|age| now.before(age))
+        self.ages.get(category).copied().unwrap_or(self.age).map(|age| now.before(age))
     }
 }
 
@@ -261,7 +266,7 @@ impl Reader<'_> {
     fn too_many(&self, user: UserKey, direct: &[&Span], keep: &Retention) -> Result<Vec<(SourceKey, Seq)>, StoreError> {
         let mut taken = Vec::new();
         for span in direct {
-            let allowed = keep.numbers.get(&span.category).copied().unwrap_or(u64::MAX);
+            let allowed = keep.numbers.get(&span.category).copied().flatten().unwrap_or(u64::MAX);
             if span.kept > allowed {
                 taken.extend(self.oldest(user, &[span], span.kept - allowed)?);
             }
@@ -501,6 +506,8 @@ impl Operation for Shrink {
         let mut statement = tx.connection().prepare(&format!("PRAGMA incremental_vacuum({SHRINK_PAGES})"))?;
         let mut rows = statement.query([])?;
         while rows.next()?.is_some() {}
-        Ok(true)
+        drop(rows);
+        drop(statement);
+        Ok(pragma("freelist_count")? < free)
     }
 }

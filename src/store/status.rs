@@ -43,26 +43,26 @@ const COUNT_APPEARED: &str = "
 const SELECT_RECIPIENTS: &str = "
     SELECT u.name,
            CASE WHEN EXISTS (SELECT 1 FROM marks m
-                             WHERE m.user = h.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 1)
+                             WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 1)
                 THEN (SELECT m.at FROM marks m
-                      WHERE m.user = h.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 1 AND m.changed < h.died)
-                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = h.user AND w.category IN (0, ?3)
-                      AND w.kind = 1 AND w.upto >= ?1 AND w.changed < h.died) END,
+                      WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 1 AND m.changed < taken.died)
+                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = taken.user AND w.category IN (0, ?3)
+                      AND w.kind = 1 AND w.upto >= ?1 AND w.changed < taken.died) END,
            CASE WHEN EXISTS (SELECT 1 FROM marks m
-                             WHERE m.user = h.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 2)
+                             WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 2)
                 THEN (SELECT m.at FROM marks m
-                      WHERE m.user = h.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 2 AND m.changed < h.died)
-                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = h.user AND w.category IN (0, ?3)
-                      AND w.kind = 2 AND w.upto >= ?1 AND w.changed < h.died) END,
+                      WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 2 AND m.changed < taken.died)
+                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = taken.user AND w.category IN (0, ?3)
+                      AND w.kind = 2 AND w.upto >= ?1 AND w.changed < taken.died) END,
            CASE WHEN EXISTS (SELECT 1 FROM marks m
-                             WHERE m.user = h.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 3)
+                             WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 3)
                 THEN (SELECT m.at FROM marks m
-                      WHERE m.user = h.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 3 AND m.changed < h.died)
-                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = h.user AND w.category IN (0, ?3)
-                      AND w.kind = 3 AND w.upto >= ?1 AND w.changed < h.died) END
+                      WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 3 AND m.changed < taken.died)
+                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = taken.user AND w.category IN (0, ?3)
+                      AND w.kind = 3 AND w.upto >= ?1 AND w.changed < taken.died) END
     FROM (SELECT user, ?4 AS died FROM entries WHERE seq = ?1
-          UNION ALL SELECT user, died FROM graves WHERE seq = ?1) h
-    JOIN users u ON u.id = h.user";
+          UNION ALL SELECT user, died FROM graves WHERE seq = ?1) taken
+    JOIN users u ON u.id = taken.user";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[SELECT_ABOUT, COUNT_FOLLOWERS, COUNT_APPEARED, SELECT_RECIPIENTS];

@@ -260,7 +260,7 @@ impl Writer {
             for reply in compactions {
                 let compacted = self.connection.interact(|connection| compact(connection)).await;
                 // Whoever asked may have gone.
-                let _ = reply.send(compacted.map_err(|_| StoreError::Stopped).and_then(|done| Ok(done?)));
+                let _ = reply.send(compacted.map_err(|_| StoreError::Stopped).flatten());
             }
         }
         self.close().await;
@@ -335,14 +335,18 @@ struct Part {
 }
 
 /// Rewrites the file without what was deleted, then empties the log of writes, which holds copies too.
-fn compact(connection: &Connection) -> Result<(u64, u64), rusqlite::Error> {
+fn compact(connection: &Connection) -> Result<(u64, u64), StoreError> {
     let size = || -> Result<u64, rusqlite::Error> {
         let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
         Ok(pragma("page_count")? * pragma("page_size")?)
     };
     let before = size()?;
     connection.execute_batch("VACUUM")?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        // The old pages are still in the file, and in the log of writes, for whoever reads them.
+        return Err(StoreError::Refused(Refusal::BeingRead));
+    }
     Ok((before, size()?))
 }
 

@@ -257,7 +257,7 @@ impl Device {
                 (How::Resume, Some(cursor)) => seq_of(cursor),
                 // Floors may lie anywhere below what is kept.
                 _ if world.has_retained => {
-                    let kept = self.entries(world).find(|entry| entry.was_visible_at(head));
+                    let kept = self.entries(world).find(|entry| entry.was_visible_at(head) && !entry.given);
                     ensure!(kept.is_none_or(|entry| entry.seq > after), "`start` is after {after}, behind {kept:?}");
                     after
                 }
@@ -315,12 +315,8 @@ impl Device {
             return Ok(());
         }
         self.take(usize::MAX, QUIET, world).await?;
-        let connection = self.connection.as_ref();
-        let bye = connection.and_then(|connection| connection.bye.as_deref().map(|bye| (bye, connection.last)));
-        if let Some((bye, last)) = bye {
-            // Retention took what a stream that lags had not read: it must come back to be told.
-            let (behind, _) = world.pruned_above(self.plan.user, &self.plan.token, last);
-            ensure!(behind && matches!(bye, "slow" | "overloaded" | "rotate"), "the stream ended by itself: {bye}");
+        if let Some(bye) = self.bye() {
+            ensure!(self.was_outrun(bye, world), "the stream ended by itself: {bye}");
             return self.cut(world);
         }
         self.check_promise(world, u64::MAX)?;
@@ -335,9 +331,20 @@ impl Device {
 
     async fn take_to_the_end(&mut self, reason: &str, world: &World) -> Outcome {
         self.take(usize::MAX, QUIET, world).await?;
-        let bye = self.connection.as_ref().and_then(|connection| connection.bye.as_deref());
-        ensure!(bye == Some(reason), "the stream ended with {bye:?}, not with {reason}");
+        let bye = self.bye();
+        let expected = bye.is_some_and(|bye| bye == reason || self.was_outrun(bye, world));
+        ensure!(expected, "the stream ended with {bye:?}, not with {reason}");
         Ok(())
+    }
+
+    fn bye(&self) -> Option<&str> {
+        self.connection.as_ref().and_then(|connection| connection.bye.as_deref())
+    }
+
+    /// Retention took what a stream that lags had not read: it says so, and the device must come back to be told.
+    fn was_outrun(&self, bye: &str, world: &World) -> bool {
+        let last = self.connection.as_ref().map_or(u64::MAX, |connection| connection.last);
+        bye == "rotate" && world.pruned_above(self.plan.user, &self.plan.token, last).0
     }
 
     /// Loses the connection. What came until now must have no gap.
@@ -507,16 +514,12 @@ impl Device {
             return Ok(());
         };
         let promised = |entry: &&Entry| match &connection.promise {
-            Promise::After(after) => entry.seq > *after && !entry.was_there_before_its_follow(),
-            Promise::Snapshot { entries, head } => {
-                entries.contains(&entry.seq) || (entry.seq > *head && !entry.was_there_before_its_follow())
-            }
+            Promise::After(after) => entry.seq > *after && !entry.given,
+            Promise::Snapshot { entries, head } => (entry.seq > *head && !entry.given) || entries.contains(&entry.seq),
         };
         let promised: Vec<&Entry> = self.entries(world).filter(|entry| entry.seq <= upto).filter(promised).collect();
-        // What came and is over by now was alive when it was sent; what came to be seen only when the stream was past
-        // its position is in lists and counts alone.
-        let owed = promised.iter().filter(|entry| entry.is_alive() && entry.since <= entry.seq.max(connection.head));
-        let owed: Vec<u64> = owed.map(|entry| entry.seq).collect();
+        // What came and is over by now was alive when it was sent.
+        let owed: Vec<u64> = promised.iter().filter(|entry| entry.is_alive()).map(|entry| entry.seq).collect();
         let came = &connection.notifications;
         let unowed = |seq: &&u64| !promised.iter().any(|entry| entry.seq == **seq);
         let (missing, unasked): (Vec<&u64>, Vec<&u64>) =

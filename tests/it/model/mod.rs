@@ -342,4 +342,26 @@ mod stories {
         let plan = Plan { queue_frames: 1, queue_bytes: 900, keep, devices: vec![ANN], steps: steps.to_vec() };
         play(plan).unwrap_or_else(|fault| panic!("{fault}"));
     }
+
+    #[test]
+    fn what_was_taken_of_a_topic_one_has_left_is_told() {
+        // With its last entry the past follow went, and with that the floor.
+        let entry = || publish(To::Topic("ops"), LifePlan::default());
+        let steps = [
+            follow_ops(0),
+            entry(),
+            Step::Connect { device: 0, how: How::Resume, snapshot: 0 },
+            Step::Read { device: 0, events: 0 },
+            entry(),
+            Step::Cut { device: 0 },
+            Step::Unfollow { topic: "ops", user: "ann" },
+            entry(),
+            Step::Retain,
+            Step::Connect { device: 0, how: How::Resume, snapshot: 15 },
+            Step::Settle { device: 0 },
+        ];
+        let keep = Keep { per_topic: Some(1), ..Keep::default() };
+        let plan = Plan { queue_frames: 256, queue_bytes: 64 * 1024, keep, devices: vec![ANN], steps: steps.to_vec() };
+        play(plan).unwrap_or_else(|fault| panic!("{fault}"));
+    }
 }

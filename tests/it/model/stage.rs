@@ -885,7 +885,7 @@ fn retention(keep: &Keep) -> broker::Retention {
         age: keep.hours.map(Duration::from_hours),
         ages: HashMap::new(),
         per_user: keep.per_user.map(|number| number as u64),
-        numbers: loans.into_iter().collect(),
+        numbers: loans.into_iter().map(|(category, most)| (category, Some(most))).collect(),
         per_topic: keep.per_topic,
     }
 }

@@ -85,6 +85,9 @@ pub struct Entry {
     pub state: EntryState,
     /// The position from which on the person could see it: its own, or that of a follow which began before it.
     pub since: u64,
+    /// Whether a follow began with it: it is in lists, counts and snapshots, and streams, which have passed it, are not
+    /// given it.
+    pub given: bool,
     /// The position at which it was over, and why.
     pub over: Option<(u64, Over)>,
     /// Which topic of that name it is of; a name that is deleted and made again is another topic.
@@ -95,11 +98,6 @@ pub struct Entry {
 impl Entry {
     pub fn is_alive(&self) -> bool {
         self.over.is_none()
-    }
-
-    /// Whether a follow began with it: it is in lists and counts, and no stream is given it but in a snapshot.
-    pub fn was_there_before_its_follow(&self) -> bool {
-        self.since > self.seq && self.topic.is_some_and(|topic| topic != EVERYONE)
     }
 
     /// Whether it could be seen as of a position.
@@ -766,7 +764,7 @@ impl World {
             self.notes.iter().filter(of_topic).filter(|note| note.seq > joined).map(entry_of).collect();
         let person = self.person_mut(user);
         for entry in given {
-            person.insert(Entry { since: head, ..entry });
+            person.insert(Entry { since: head, given: true, ..entry });
         }
         person.spans.push(Span { topic_number: number, joined, parted: None });
         note_counts(person, head);
@@ -1066,6 +1064,7 @@ fn entry_of(note: &Note) -> Entry {
         created_at: note.created_at,
         state: EntryState::default(),
         since: note.seq,
+        given: false,
         over: note.death.map(|(at, death)| (at, Over::Dead(death))),
         topic_number: note.topic_number,
         collapse: note.collapse,
