@@ -43,6 +43,12 @@ pub struct Metrics {
     pub lags: Counter,
     /// Panics caught in a connection or a job.
     pub panics: Counter,
+    /// Entries that are over, by `death`; one for each notification, however many had it.
+    pub deaths: Family<Label, Counter>,
+    /// Scheduled notifications that could not be delivered.
+    pub undelivered: Counter,
+    /// Entries that retention took.
+    pub pruned: Counter,
     /// Users whose stored counts were found to differ from a recount of their entries.
     pub drift: Counter,
 }
@@ -67,6 +73,9 @@ impl Default for Metrics {
             lags: Counter::default(),
             panics: Counter::default(),
             drift: Counter::default(),
+            deaths: Family::default(),
+            undelivered: Counter::default(),
+            pruned: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("connections", "Live subscribers", this.connections.clone());
@@ -86,6 +95,13 @@ impl Default for Metrics {
         registry.register("byes", "Streams ended by the server, by reason", this.byes.clone());
         registry.register("lags", "Subscribers that overran their queue and went back to the log", this.lags.clone());
         registry.register("panics", "Panics caught in a connection or a job", this.panics.clone());
+        registry.register("deaths", "Notifications that are over, by how", this.deaths.clone());
+        registry.register(
+            "undelivered",
+            "Scheduled notifications that could not be delivered; `tidings schedule list` says why",
+            this.undelivered.clone(),
+        );
+        registry.register("pruned", "Entries that retention took", this.pruned.clone());
         registry.register(
             "count_drift",
             "Users whose stored counts differed from a recount of their entries; always 0 unless there is a fault",

@@ -1,4 +1,4 @@
-// element-base.js owns what the three elements have in common: their options, their source, their words, and how they speak up.
+// element-base.js owns what the elements have in common: their options, their source, their words, and how they speak up.
 //
 // An element connects a moment after it was put into a document or its options changed, so that a page may set attributes and
 // properties in any order. Properties that were set before the element was defined are taken up.
@@ -178,6 +178,12 @@ export class Announcer {
   arrived(entry) {
     this.#arrived.push(entry);
     this.#timer ??= setTimeout(() => this.#flush(), ANNOUNCE_MS);
+  }
+
+  /** Those have died before anything was said about them. */
+  forget(ids) {
+    this.#arrived = this.#arrived.filter(({ id }) => !ids.includes(id));
+    if (this.#arrived.length === 0) this.stop();
   }
 
   stop() {

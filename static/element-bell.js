@@ -10,6 +10,7 @@ import { Announcer, TidingsElement } from './element-base.js';
 import { readCount } from './element-counter.js';
 import { bellSheet } from './element-styles.js';
 import { INBOX_PARTS } from './element-inbox.js';
+import { isDeath } from './list.js';
 import { showInTitle } from './title.js';
 
 /** Between the panel and the button, and between the panel and the edges of the window. */
@@ -142,6 +143,7 @@ export class TidingsBell extends TidingsElement {
       if (data) this.tell('counts', data);
     }
     if (kind === 'status') this.tell('status', { status: data, why: this.source.why });
+    if (kind === 'state' && isDeath(data)) this.#announcer.forget(data.ids);
     return kind === 'notification' ? this.#arrive(data) : true;
   }
 

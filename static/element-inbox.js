@@ -13,7 +13,7 @@ import { Announcer, TidingsElement } from './element-base.js';
 import { inboxSheet } from './element-styles.js';
 import { createEntry, paintState, refreshTimes, safeLink } from './entry.js';
 import { InboxModel } from './inbox-model.js';
-import { bare } from './list.js';
+import { bare, isDeath } from './list.js';
 import { short } from './strings.js';
 
 const DRAW_MS = 30;
@@ -97,6 +97,7 @@ export class TidingsInbox extends TidingsElement {
     if (kind === 'status') this.#showStatus();
     if (kind === 'status' && !this.#isInside) this.tell('status', { status: data, why: this.source.why });
     if (kind === 'token' && !this.source.renews) this.#toast(this.words.say('sessionEnds', { n: Math.round(data.seconds) }));
+    if (kind === 'state' && isDeath(data)) this.#announcer.forget(data.ids);
     // The observer tells a moment after the scroll, and this may be that moment.
     if (kind === 'notification' && this.#isScrolledAway) this.#model.holding = true;
     const isNew = this.#model.receive(kind, data, cursor);
@@ -480,11 +481,12 @@ export class TidingsInbox extends TidingsElement {
     this.#draw();
   }
 
-  /** Marks, tells the page, and tells the person where it did not work. True if it did. */
+  /** Marks, tells the page, and tells the person where it did not work. True if it did; false also for an entry that was no more. */
   async #mark(which) {
     try {
-      this.tell('mark', await this.#model.mark(which));
-      return true;
+      const answer = await this.#model.mark(which);
+      this.tell('mark', answer);
+      return !answer.unknown?.length;
     } catch (error) {
       this.#toast(this.words.say('didNotWork', { reason: this.words.reason(error) }));
       return false;

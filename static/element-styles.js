@@ -53,6 +53,7 @@ button { cursor: pointer; touch-action: manipulation; }
 :focus-visible { outline: 3px solid var(--_accent); outline-offset: 2px; }
 .icon { width: 22px; height: 22px; fill: none; stroke: currentcolor; stroke-width: 1.8; stroke-linecap: round; stroke-linejoin: round; flex: none; display: block; }
 .visually-hidden { position: absolute; width: 1px; height: 1px; margin: -1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+.tab-count { padding: 0 7px; border-radius: 10px; background: var(--_tint); color: var(--_accent-strong); font-size: 0.8em; line-height: 20px; font-weight: 700; font-variant-numeric: tabular-nums; }
 @media (prefers-reduced-motion: reduce) {
   *, *::before, *::after { animation-duration: 0.01ms !important; animation-delay: 0s !important; animation-iteration-count: 1 !important; transition: none !important; }
 }
@@ -124,6 +125,51 @@ export const bellSheet = sheet(`
 }
 `);
 
+export const topicsSheet = sheet(`
+:host { display: block; color: var(--_text); }
+summary {
+  display: inline-flex;
+  align-items: center;
+  gap: 8px;
+  min-height: 44px;
+  padding-inline: 4px;
+  border-radius: 10px;
+  color: var(--_soft);
+  font-size: 0.9375em;
+  cursor: pointer;
+  list-style: none;
+}
+summary::-webkit-details-marker { display: none; }
+summary:hover { color: var(--_text); }
+summary::after {
+  content: "";
+  width: 7px;
+  height: 7px;
+  margin-block-start: -4px;
+  border: solid currentcolor;
+  border-width: 0 2px 2px 0;
+  transform: rotate(45deg);
+}
+details[open] > summary::after { margin-block-start: 4px; transform: rotate(225deg); }
+ul { margin: 4px 0 0; padding: 4px 0; list-style: none; background: var(--_surface); border: 1px solid var(--_line); border-radius: var(--_radius); box-shadow: var(--_shadow); }
+.topic { display: flex; align-items: center; gap: 4px; padding-inline: 18px 6px; }
+.topic + .topic { border-block-start: 1px solid var(--_line); }
+.name { flex: 1; min-width: 0; padding-block: 12px; overflow-wrap: anywhere; }
+.topic[data-muted="true"] .name { color: var(--_soft); }
+.follow, .switch { display: inline-flex; flex: none; align-items: center; gap: 10px; min-height: 44px; padding: 0 12px; border: 0; border-radius: 10px; background: none; color: var(--_soft); font-size: 0.875em; }
+.follow:hover, .switch:hover { background: var(--_raised); color: var(--_text); }
+.track { position: relative; width: 36px; height: 22px; border: 2px solid var(--_edge); border-radius: 11px; }
+.track::after { content: ""; position: absolute; inset-block-start: 3px; inset-inline-start: 3px; width: 12px; height: 12px; border-radius: 6px; background: var(--_edge); transition: inset-inline-start 0.15s; }
+[aria-checked="true"] .track { border-color: var(--_accent); background: var(--_accent); }
+[aria-checked="true"] .track::after { inset-inline-start: 17px; background: var(--_on-accent); }
+.note { color: var(--_danger); font-size: 0.875em; }
+.note:not(:empty) { padding: 8px 4px 0; }
+@media (forced-colors: active) {
+  .track::after { background: CanvasText; forced-color-adjust: none; }
+  [aria-checked="true"] .track { border-color: Highlight; }
+}
+`);
+
 export const inboxSheet = sheet(`
 :host { display: block; color: var(--_text); }
 :host([scrolls]) { display: flex; flex-direction: column; min-height: 0; }
@@ -150,7 +196,6 @@ export const inboxSheet = sheet(`
 }
 .tabs button:hover { color: var(--_text); }
 .tabs button[aria-selected="true"] { background: var(--_lift); color: var(--_text); box-shadow: 0 1px 2px rgb(0 0 0 / 14%); }
-.tab-count { padding: 0 7px; border-radius: 10px; background: var(--_tint); color: var(--_accent-strong); font-size: 0.8em; line-height: 20px; font-weight: 700; font-variant-numeric: tabular-nums; }
 
 .button {
   display: inline-flex;

@@ -250,6 +250,7 @@ export class InboxModel {
     try {
       const answer = await answered;
       expected.settle(answer.cursor);
+      this.list.bury(answer.unknown ?? []); // Dead, and the word of it is on its way; or it went with its topic, without one.
       return answer;
     } catch (error) {
       expected.takeBack();

@@ -4,6 +4,7 @@
 // Invariant: an event at or before an entry's `asOf` changes nothing, so a page and the stream may overlap in any way.
 // Invariant: entries stand newest first, each id once.
 // Invariant: `cursor` never lies beyond an entry that is held back, so that a mark `upto` it covers only what was on display.
+// Invariant: who has died never comes back, also not by an answer that was on its way when it died.
 // Counts are not kept here: they come absolute from the server and are never derived from what happens to be loaded.
 // It deliberately touches no document, so that it can be tested without a browser.
 
@@ -18,6 +19,8 @@ const CHANGES = {
   unarchived: (state) => { state.archived_at = null; },
 };
 const DEATHS = new Set(['retracted', 'expired', 'replaced']);
+/** How many of the dead a list remembers: many times what can be on its way while one of them dies. */
+const DEAD_LIMIT = 1_000;
 const NO_STATE = { seen_at: null, read_at: null, archived_at: null };
 
 const BELONGS = {
@@ -35,6 +38,8 @@ const BRINGS = { all: ['unarchived'], unread: ['unread', 'unarchived'], archived
 export class EntryList {
   #entries = new Map();
   #reached = null;
+  /** Ids of those that died while this list was there, the latest last. */
+  #dead = new Set();
   /** Marks that the server has not confirmed yet. */
   #expected = new Set();
   /** Where `#reached` stood when the first of those that are held back now came. */
@@ -89,13 +94,14 @@ export class EntryList {
   /** Takes in a page of the inbox. The newest page also says how far this list reaches. */
   addPage(page, { newest }) {
     const asOf = parseCursor(page.cursor)?.seq ?? 0;
-    for (const entry of page.entries) this.#put(entry, asOf);
+    for (const entry of page.entries) if (!this.#dead.has(entry.id)) this.#put(entry, asOf);
     this.next = page.next ?? null;
     if (newest) this.#reached = page.cursor;
   }
 
-  /** Takes in one entry that was asked for by its id. False if it lies beyond the oldest page loaded. */
+  /** Takes in one entry that was asked for by its id. False if it lies beyond the oldest page loaded, or has died meanwhile. */
   addEntry(entry) {
+    if (this.#dead.has(entry.id)) return false;
     const oldest = Math.min(...[...this.#entries.values()].map((known) => known.seq));
     if (this.next !== null && entry.seq < oldest) return false;
     // When it was read is not told, so only its own position is sure.
@@ -141,11 +147,11 @@ export class EntryList {
   applyState(data, cursor, now) {
     this.#reached = cursor;
     const seq = parseCursor(cursor)?.seq ?? Infinity;
+    if (isDeath(data)) this.bury(data.ids);
     for (const entry of this.#affected(data)) {
       if (seq <= entry.asOf) continue;
       entry.asOf = seq;
-      if (DEATHS.has(data.state)) this.#entries.delete(entry.id);
-      else this.#change(entry, data, now);
+      this.#change(entry, data, now);
     }
     const unsettled = { missing: [], reload: false };
     if (BRINGS[this.tab].includes(data.state)) {
@@ -153,6 +159,18 @@ export class EntryList {
       else unsettled.reload = true;
     }
     return unsettled;
+  }
+
+  /** Takes out entries that are no more. */
+  bury(ids) {
+    for (const id of ids) {
+      this.#entries.delete(id);
+      this.#dead.add(id);
+    }
+    for (const id of this.#dead) {
+      if (this.#dead.size <= DEAD_LIMIT) break;
+      this.#dead.delete(id);
+    }
   }
 
   /**
@@ -216,6 +234,9 @@ export class EntryList {
     return entry;
   }
 }
+
+/** Whether a `state` says that entries are no more. */
+export const isDeath = ({ state, ids }) => DEATHS.has(state) && Array.isArray(ids);
 
 /** An entry as the server gave it and with its state, without what a list notes about it. */
 export function bare({ told, asOf, kept, held, ...entry }) {

@@ -2,6 +2,7 @@
 //
 // Invariant: one submission has one Idempotency-Key. It is kept while the outcome is unknown and the fields are unchanged,
 // so that pressing the button again after a lost answer publishes nothing twice; a change of the fields makes a new one.
+// Invariant: times stand in the form as they are where the person is, and are sent with their offset.
 // The rules for fields are the server's alone: this page repeats none of them and shows its answer beside the field.
 
 import { showSignIn } from './signin.js';
@@ -9,7 +10,11 @@ import { connect, Problem, Unreachable } from './tidings.js';
 
 const $ = (id) => document.getElementById(id);
 const form = $('form');
-const FIELDS = ['to', 'title', 'body', 'category', 'priority', 'click'];
+const FIELDS = ['to', 'title', 'body', 'category', 'priority', 'click', 'deliver_at', 'delay', 'expires_at', 'expires_in', 'collapse'];
+/** The choices of a time; the value of each names the field that it asks for, if any. */
+const CHOICES = ['when', 'ends'];
+/** A time that was not picked is not sent: the server would explain a notation that nobody types here. */
+const UNPICKED = 'Choose a date and a time.';
 /** The control that a field's error belongs to. */
 const control = (field) => $(field === 'to' ? 'name' : field);
 const NAMES = { user: 'Name of the person', topic: 'Name of the topic' };
@@ -32,7 +37,26 @@ function compose() {
     if (value !== '') notification[field] = value;
   }
   notification.priority = Number($('priority').value);
+  for (const field of timesAsked()) notification[field] = timeIn($(field));
+  if ($('collapse').value !== '') notification.collapse = $('collapse').value;
   return JSON.stringify(notification);
+}
+
+/** The fields that the choices of a time ask for. */
+const timesAsked = () => CHOICES.map((choice) => $(choice).value).filter(Boolean);
+
+/** What a field for a time or a duration says, as the server takes it. */
+function timeIn({ type, value }) {
+  return type === 'datetime-local' && value !== '' ? withOffset(new Date(value)) : value.trim();
+}
+
+/** RFC 3339, in the time of this place. */
+function withOffset(date) {
+  const two = (number) => String(Math.trunc(Math.abs(number))).padStart(2, '0');
+  const east = -date.getTimezoneOffset();
+  const day = `${String(date.getFullYear()).padStart(4, '0')}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  const time = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  return `${day}T${time}${east < 0 ? '-' : '+'}${two(east / 60)}:${two(east % 60)}`;
 }
 
 /** 128 random bits. Not `randomUUID`, which is missing where the page is not served over TLS or from this machine. */
@@ -42,11 +66,13 @@ function newKey() {
 
 async function submit() {
   if (sending) return;
-  const text = compose();
-  if (pending?.text !== text) pending = { text, key: newKey() };
   showErrors([]);
   showFailure('');
   $('result').replaceChildren();
+  const unpicked = timesAsked().filter((field) => $(field).type === 'datetime-local' && $(field).value === '');
+  if (unpicked.length) return void showAtFields(unpicked.map((field) => ({ pointer: `/${field}`, detail: UNPICKED })));
+  const text = compose();
+  if (pending?.text !== text) pending = { text, key: newKey() };
   busy(true);
   try {
     const answer = await client.request('POST', 'v1/notifications', { body: text, headers: { 'Idempotency-Key': pending.key } });
@@ -62,22 +88,45 @@ async function submit() {
 function busy(on) {
   sending = on;
   $('submit').setAttribute('aria-disabled', String(on));
-  $('submit').textContent = on ? 'Publishing…' : 'Publish';
+  nameSubmit();
 }
 
-function published({ recipients, seq }) {
-  const reached = recipients === null || recipients === undefined ? 'everyone'
-    : recipients === 1 ? '1 recipient' : `${recipients} recipients`;
+function nameSubmit() {
+  $('submit').textContent = sending ? 'Publishing…' : $('when').value ? 'Schedule' : 'Publish';
+}
+
+function published({ recipients, seq, due }) {
   const done = document.createElement('strong');
-  done.textContent = `Published to ${reached}`;
+  $('result').replaceChildren(done);
+  if (due) {
+    done.append('Scheduled for ', localTime(due));
+  } else {
+    const reached = recipients === null || recipients === undefined ? 'everyone'
+      : recipients === 1 ? '1 recipient' : `${recipients} recipients`;
+    done.textContent = `Published to ${reached}`;
+    $('result').append(numberOf(seq));
+  }
+  // What belongs to this one only. A choice left standing, perhaps out of sight, would delay or replace the next.
+  for (const field of ['title', 'body', 'click', 'collapse', ...CHOICES]) $(field).value = '';
+  chooseTimes();
+  $('title').focus(); // Ready for the next one; the result is announced by its role…
+  $('result').scrollIntoView({ block: 'nearest' }); // …and stays in sight.
+}
+
+function numberOf(seq) {
   const number = document.createElement('span');
   number.className = 'seq';
   number.textContent = `No. ${seq}`;
   number.dataset.seq = seq;
-  $('result').replaceChildren(done, number);
-  for (const field of ['title', 'body', 'click']) $(field).value = '';
-  $('title').focus(); // Ready for the next one; the result is announced by its role…
-  $('result').scrollIntoView({ block: 'nearest' }); // …and stays in sight.
+  return number;
+}
+
+/** A moment as it is said here; to the second, since a delay may be one of seconds. */
+function localTime(text) {
+  const time = document.createElement('time');
+  time.dateTime = text;
+  time.textContent = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: 'long', timeStyle: 'medium' }).format(new Date(text));
+  return time;
 }
 
 function refused(error) {
@@ -89,15 +138,22 @@ function refused(error) {
   }
   pending = null;
   if (!(error instanceof Problem)) throw error;
-  const rest = showErrors(error.errors);
-  const first = FIELDS.find((field) => !$(`${field}-error`).hidden);
-  if (first) focusField(first);
+  const { first, rest } = showAtFields(error.errors);
   const words = rest.map(({ pointer, detail }) => (pointer ? `${pointer}: ${detail}` : detail));
   if (!first || words.length) showFailure([error.message, ...words].join(' '));
 }
 
+/** Shows errors and leads to the first of them; answers its field and the errors that have none. */
+function showAtFields(errors) {
+  const rest = showErrors(errors);
+  const first = FIELDS.find((field) => !$(`${field}-error`).hidden);
+  if (first) focusField(first);
+  return { first, rest };
+}
+
 function focusField(field) {
   const target = control(field);
+  if ($('more').contains(target)) $('more').open = true;
   if (field === 'to' && $('name-row').hidden) form.querySelector('[name="audience"]:checked').focus();
   else target.focus();
 }
@@ -131,6 +187,13 @@ function chooseAudience() {
   if (NAMES[chosen]) $('name-label').textContent = NAMES[chosen];
 }
 
+/** Shows the field that each choice of a time asks for. */
+function chooseTimes() {
+  const chosen = CHOICES.map((choice) => $(choice).value);
+  for (const place of form.querySelectorAll('[data-for]')) place.hidden = !chosen.includes(place.dataset.for);
+  nameSubmit();
+}
+
 function signedOut() {
   $('publish').hidden = true;
   showSignIn($('sign-in'), { client, done: () => {
@@ -144,7 +207,13 @@ form.addEventListener('submit', (event) => {
   event.preventDefault();
   submit();
 });
-form.addEventListener('change', (event) => event.target.name === 'audience' && chooseAudience());
+form.addEventListener('change', ({ target: { name } }) => {
+  if (name === 'audience') chooseAudience();
+  if (CHOICES.includes(name)) chooseTimes();
+});
 
-chooseAudience(); // The browser may have kept the choice over a reload.
+// The browser may have kept the choices over a reload. None of them stays out of sight.
+chooseAudience();
+chooseTimes();
+$('more').open = ['collapse', ...CHOICES].some((field) => $(field).value !== '');
 client.request('GET', 'v1/inbox/counts').catch((error) => isSignedOut(error) && signedOut());

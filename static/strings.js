@@ -65,6 +65,10 @@ const ENGLISH = {
   undo: 'Undo',
   didNotWork: 'That did not work: {reason}',
   enableDesktop: 'Enable desktop notifications',
+  topics: 'Topics',
+  muteTopic: 'Mute',
+  leaveTopic: 'Leave',
+  followTopic: 'Follow',
   justNow: 'just now',
 };
 
@@ -129,6 +133,10 @@ const CHINESE = {
   undo: '撤销',
   didNotWork: '操作失败：{reason}',
   enableDesktop: '开启桌面通知',
+  topics: '话题',
+  muteTopic: '免打扰',
+  leaveTopic: '取消关注',
+  followTopic: '关注',
   justNow: '刚刚',
 };
 

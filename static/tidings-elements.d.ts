@@ -1,4 +1,4 @@
-// The types of tidings-elements.js: the three elements, what they take, and what they tell.
+// The types of tidings-elements.js: the four elements, what they take, and what they tell.
 
 import type { Client, CredentialSource, Counts, EndReason, Entry, Mark, Marked, NotificationData, Status } from './tidings.js';
 
@@ -77,11 +77,16 @@ export interface TidingsStrings {
   /** `{reason}` is what the server said. */
   didNotWork: TidingsText;
   enableDesktop: TidingsText;
+  /** The fold of `<tidings-topics>`, and what can be done to a topic; in `entryButton` the topic is the `{title}`. */
+  topics: TidingsText;
+  muteTopic: TidingsText;
+  leaveTopic: TidingsText;
+  followTopic: TidingsText;
   justNow: TidingsText;
 }
 
 /**
- * What the three elements have in common.
+ * What the four elements have in common.
  *
  * Attributes: `url`, the base of the server (default: where the module came from); `ticket`, which only reads; `user`, which tells
  * people apart for sharing a connection where tickets are used; `transport`, `auto`, `sse`, `poll` or `ws`; `lang`, else the
@@ -184,6 +189,19 @@ export class TidingsCounter extends HTMLElement implements TidingsElement {
   readonly readonly: boolean;
 }
 
+/**
+ * `<tidings-topics>`: the topics the person follows, folded up, each with a switch that mutes it and, where it is `open`, a button to
+ * leave it. It has the attribute `hidden` while there are none, and where nothing can be changed (`readonly`, or a `ticket`).
+ * Parts: `base`, `summary`, `count`, `list`, `topic`, `name`, `follow`, `mute`, `note`.
+ */
+export class TidingsTopics extends HTMLElement implements TidingsElement {
+  get client(): Client | null;
+  set client(client: Client | null);
+  token: CredentialSource | null;
+  strings: Partial<TidingsStrings> | null;
+  readonly readonly: boolean;
+}
+
 /** Every event bubbles and leaves the shadow root. */
 export interface TidingsElementsEvents {
   /** The bell's panel was opened, closed. */
@@ -208,6 +226,7 @@ declare global {
     'tidings-bell': TidingsBell;
     'tidings-inbox': TidingsInbox;
     'tidings-counter': TidingsCounter;
+    'tidings-topics': TidingsTopics;
   }
   interface GlobalEventHandlersEventMap extends TidingsElementsEvents {}
 }

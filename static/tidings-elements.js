@@ -1,4 +1,5 @@
-// tidings-elements.js is the way in: it defines <tidings-bell>, <tidings-inbox> and <tidings-counter> in the page that imports it.
+// tidings-elements.js is the way in: it defines <tidings-bell>, <tidings-inbox>, <tidings-counter> and <tidings-topics> in
+// the page that imports it.
 //
 //     <script type="module" src="https://host/tidings/static/tidings-elements.js"></script>
 //     <tidings-bell ticket="…"></tidings-bell>
@@ -15,21 +16,24 @@
 //             events      tidings-entry-click (cancelable: the link is not followed), tidings-mark
 //             slots       header, loading, empty, error, ended, footer
 //   counter   attributes  count, max, category, show-zero, title-count
+//   topics    attributes  readonly
 //
 // Elements with equal options share one client, and so one connection. Without `url` the server is the one that this module came
 // from. With neither `token` nor `ticket` the session cookie counts. A ticket only reads: nothing can be marked with it.
 //
-// What each file owns: element-base.js what is common, element-{bell,inbox,counter}.js an element each, source.js what elements
+// What each file owns: element-base.js what is common, element-{bell,inbox,counter,topics}.js an element each, source.js what elements
 // share, inbox-model.js and list.js what an inbox shows, entry.js one entry, strings.js the words, element-styles.js the looks,
 // desktop.js and title.js what lies outside of the page's body.
 
 import { TidingsBell } from './element-bell.js';
 import { TidingsCounter } from './element-counter.js';
 import { TidingsInbox } from './element-inbox.js';
+import { TidingsTopics } from './element-topics.js';
 
 // A page may import this from two places; the first stays.
-for (const [name, element] of [['tidings-counter', TidingsCounter], ['tidings-inbox', TidingsInbox], ['tidings-bell', TidingsBell]]) {
+const ELEMENTS = { 'tidings-counter': TidingsCounter, 'tidings-topics': TidingsTopics, 'tidings-inbox': TidingsInbox, 'tidings-bell': TidingsBell };
+for (const [name, element] of Object.entries(ELEMENTS)) {
   if (!customElements.get(name)) customElements.define(name, element);
 }
 
-export { TidingsBell, TidingsCounter, TidingsInbox };
+export { TidingsBell, TidingsCounter, TidingsInbox, TidingsTopics };

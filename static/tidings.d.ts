@@ -131,10 +131,20 @@ export interface Entry extends Omit<NotificationData, 'replayed' | 'state'> {
   state: EntryState;
 }
 
-export type StateName = 'seen' | 'read' | 'unread' | 'archived' | 'unarchived' | 'retracted' | 'expired' | 'replaced';
+/** Taken back by its publisher; over by its own time; another took its place. */
+export type DeathName = 'retracted' | 'expired' | 'replaced';
+export type StateName = 'seen' | 'read' | 'unread' | 'archived' | 'unarchived' | DeathName;
 
-/** What one of the person's devices, an expiry or a retraction has changed: of the entries `ids`, or of all up to `upto`. */
-export type StateData = { state: StateName; category?: string | null } & ({ ids: string[]; upto?: undefined } | { upto: Cursor; ids?: undefined });
+/** What one of the person's devices has changed: of the entries `ids`, or of all up to `upto`. */
+export type MarkedData = { state: Exclude<StateName, DeathName>; category?: string | null; by?: undefined } & ({ ids: string[]; upto?: undefined } | { upto: Cursor; ids?: undefined });
+
+/** Entries that are no more: take them out of every list. `by` is the id of the one that has taken their place. */
+export type DeathData = { ids: string[]; upto?: undefined; category?: undefined } & (
+  | { state: 'retracted' | 'expired'; by?: undefined }
+  | { state: 'replaced'; by: string }
+);
+
+export type StateData = MarkedData | DeathData;
 
 export interface HelloData {
   user: string;
@@ -192,7 +202,7 @@ export interface Marked {
   changed: number;
   counts: Counts;
   cursor: Cursor;
-  /** Those ids that are not in this inbox. */
+  /** Those ids that are not in this inbox, or no more. */
   unknown?: string[];
 }
 
@@ -213,6 +223,17 @@ export interface InboxPage {
   counts: Counts;
   /** Up to where this page knows what has happened. */
   cursor: Cursor;
+}
+
+/** A topic that the person follows or has muted. */
+export interface FollowedTopic {
+  topic: string;
+  category: string;
+  following: boolean;
+  /** Its entries come, and count nowhere. */
+  muted: boolean;
+  /** Who decides who follows it: the application, or the users too. */
+  follow: 'managed' | 'open';
 }
 
 export interface RequestOptions {
@@ -260,6 +281,15 @@ export interface Client {
   mark(mark: Mark, options?: { keepalive?: boolean }): Promise<Marked>;
   inbox(query?: InboxQuery, options?: { signal?: AbortSignal }): Promise<InboxPage>;
   entry(id: string): Promise<Entry>;
+
+  /** What the person follows or has muted. */
+  follows(): Promise<{ topics: FollowedTopic[] }>;
+  /** Follows a topic that is `open`, from now on or with the `last` (0 to 100) of its entries, which count as unread. */
+  follow(topic: string, options?: { last?: number }): Promise<{ topic: string; user: string; following: boolean; changed: boolean }>;
+  unfollow(topic: string): Promise<{ topic: string; user: string; following: boolean; changed: boolean }>;
+  /** Takes a topic out of the counts, followed or not. */
+  mute(topic: string): Promise<{ topic: string; user: string; muted: boolean; changed: boolean }>;
+  unmute(topic: string): Promise<{ topic: string; user: string; muted: boolean; changed: boolean }>;
   /** Any request, with the client's credential. Rejects with a `Problem` or as `Unreachable`, after 15 s at the latest. */
   request<Answer = any>(method: string, path: string, options?: RequestOptions): Promise<Answer>;
 }

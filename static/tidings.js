@@ -1404,6 +1404,30 @@ class Client {
     return this.request('GET', `v1/inbox/${encodeURIComponent(id)}`);
   }
 
+  follows() {
+    return this.request('GET', 'v1/follows');
+  }
+
+  follow(topic, { last } = {}) {
+    return this.#ofTopic('PUT', topic, 'follow', { last });
+  }
+
+  unfollow(topic) {
+    return this.#ofTopic('DELETE', topic, 'follow');
+  }
+
+  mute(topic) {
+    return this.#ofTopic('PUT', topic, 'mute');
+  }
+
+  unmute(topic) {
+    return this.#ofTopic('DELETE', topic, 'mute');
+  }
+
+  #ofTopic(method, topic, what, body) {
+    return this.request(method, `v1/topics/${encodeURIComponent(topic)}/${what}`, { body });
+  }
+
   request(method, path, options) {
     return this.#server.request(method, path, options);
   }

@@ -32,6 +32,7 @@ CREATE INDEX notifications_died ON notifications (topic, died, seq) WHERE topic 
 CREATE INDEX notifications_dead ON notifications (topic, seq) WHERE topic IS NOT NULL AND died IS NOT NULL;
 CREATE INDEX notifications_expiring ON notifications (expires_at, seq) WHERE expires_at IS NOT NULL AND died IS NULL;
 CREATE INDEX notifications_by_publisher ON notifications (publisher, seq) WHERE publisher_kind = 1;
+CREATE INDEX notifications_by_sender ON notifications (sender) WHERE sender IS NOT NULL;
 CREATE INDEX entries_by_notification ON entries (seq);
 
 -- How many entries of a topic are dead, by ordinal: level 0 has a row for each dead one, and a row of a higher level sums

@@ -133,6 +133,7 @@ impl Fanout {
             }
             Change::Erased { user } => self.hub.of_user(user, |subscriber| subscriber.end(ByeReason::Revoked)),
             Change::Died { change, entry, topic, category, reach } => {
+                self.metrics.deaths.get_or_create(&[("death", change.became.as_str())]).inc();
                 let dead = Dead { entry, topic: topic.as_ref(), reach: &reach };
                 let frame = LazyCell::new(|| {
                     Arc::new(Frame::death(&self.epoch, &change, topic.as_ref(), &category, committed))

@@ -7,13 +7,15 @@ use std::time::Duration;
 use super::{Broker, Inner};
 use crate::lifecycle::Lifecycle;
 use crate::model::UserKey;
-use crate::store::{PruneIdempotency, PruneTickets, Shrink, StoreError};
+use crate::store::{PruneFailed, PruneIdempotency, PruneTickets, Shrink, StoreError};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_mins(1);
 /// How long a ticket that has run out is remembered: a laptop that slept is told `expired`, in-band, rather than that its
 /// ticket never was one.
 const TICKET_MEMORY: Duration = Duration::from_hours(30 * 24);
+/// How long a scheduled notification that could not be delivered is kept for whoever asks what became of it.
+const FAILED_MEMORY: Duration = Duration::from_hours(30 * 24);
 /// Rows that one operation takes at most.
 const BATCH: u32 = 500;
 /// Pages of users that one round looks at: where there are many, retention comes by within minutes or hours.
@@ -51,6 +53,8 @@ impl Janitor {
         while store.write(PruneIdempotency { before, limit: BATCH }).await? == BATCH as usize {}
         let before = now.before(TICKET_MEMORY);
         while store.write(PruneTickets { before, limit: BATCH }).await? == BATCH as usize {}
+        broker.finish_erasures().await?;
+        while store.write(PruneFailed { before: now.before(FAILED_MEMORY), limit: BATCH }).await? == BATCH as usize {}
         broker.retain_topics().await?;
         for _ in 0..USER_PAGES {
             let (_, last) = broker.retain_users(self.after).await?;

@@ -172,6 +172,7 @@ impl Broker {
         let this = Self { inner: Arc::new(inner) };
         // What fell due while nothing ran is done before the first stream begins.
         this.settle_due().await.map_err(|e| OpenError::Damaged(e.to_string()))?;
+        this.finish_erasures().await.map_err(|e| OpenError::Damaged(e.to_string()))?;
         lifecycle.spawn_core(schedule::run(Arc::downgrade(&this.inner), lifecycle.clone()));
         lifecycle.spawn_core(tally::reread(Arc::downgrade(&this.inner), reread, lifecycle.clone()));
         lifecycle.spawn_core(janitor::run(Arc::downgrade(&this.inner), lifecycle.clone()));

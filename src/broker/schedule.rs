@@ -56,8 +56,9 @@ impl Broker {
         loop {
             let now = self.inner.clock.now();
             let operation = SettleDue { now, limit: MAX_SETTLED, policy: self.policy() };
-            let Settled { delivered, next, .. } = self.inner.store.write(operation).await?;
+            let Settled { delivered, failed, next, .. } = self.inner.store.write(operation).await?;
             self.inner.metrics.publishes.inc_by(u64::try_from(delivered).unwrap_or_default());
+            self.inner.metrics.undelivered.inc_by(u64::try_from(failed).unwrap_or_default());
             if next.is_none_or(|next| next > now) {
                 return Ok(next);
             }

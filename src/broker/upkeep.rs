@@ -95,6 +95,7 @@ impl Broker {
                 loop {
                     let pruned = self.inner.store.write(PruneTopic(topic.clone())).await?;
                     taken += u64::try_from(pruned).unwrap_or_default();
+                    self.inner.metrics.pruned.inc_by(u64::try_from(pruned).unwrap_or_default());
                     if pruned < MAX_TAKEN {
                         break;
                     }
@@ -125,6 +126,7 @@ impl Broker {
                     break;
                 }
                 let pruned = self.inner.store.write(PruneUser { user, surplus }).await?;
+                self.inner.metrics.pruned.inc_by(u64::try_from(pruned).unwrap_or_default());
                 taken += u64::try_from(pruned).unwrap_or_default();
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{Broker, BrokerError};
 use crate::model::{Cursor, Identity, MarkAs, MarkKind, Scope, Seq, UserId, UserKey};
-use crate::store::{EraseUser, Reader, StoreError, UserRow};
+use crate::store::{EraseRows, ErasedPart, ForgetUser, Forgotten, Reader, StoreError, UserRow};
 use crate::wire::inbox::Entry;
 use crate::wire::upkeep::{Erased, ExportFrom, ExportPage, ExportRecord};
 
@@ -16,8 +16,10 @@ impl Broker {
         let user = user.clone();
         let read = self.inner.store.read(move |session| {
             session.snapshot(|reader| match reader.user(&user)? {
-                Some(key) => page(reader, key, &user, from).map(Some),
-                None => Ok(None),
+                Some(key) => page(reader, Some(key), &user, from).map(Some),
+                // Someone may have published, or wait for a first notification, without an inbox.
+                None if !reader.is_named(&user)? => Ok(None),
+                None => page(reader, None, &user, from).map(Some),
             })
         });
         read.await?.ok_or(BrokerError::NotFound("user"))
@@ -26,18 +28,49 @@ impl Broker {
     /// Erases everything about a user, and ends their streams. The file still holds traces until it is compacted.
     ///
     /// # Errors
-    /// [`BrokerError::NotFound`] for a user who never appeared.
+    /// [`BrokerError::NotFound`] where nothing bears the name.
     pub async fn erase(&self, by: &Identity, user: &UserId) -> Result<Erased, BrokerError> {
         may_look_after(by)?;
         let mut erased = Erased::default();
+        let mut found = false;
+        let key = loop {
+            match self.inner.store.write(ForgetUser { user: user.clone() }).await? {
+                Forgotten::Part { unsigned, others } => {
+                    found |= unsigned + others > 0;
+                    erased.unsigned += unsigned;
+                }
+                Forgotten::All(key) => break key,
+            }
+        };
+        match key {
+            Some(key) => {
+                let part = self.erase_rows(key).await?;
+                Ok(Erased { entries: part.entries, notifications: part.notifications, ..erased })
+            }
+            None if found => Ok(erased),
+            None => Err(BrokerError::NotFound("user")),
+        }
+    }
+
+    /// Takes the rows of a user who is forgotten.
+    async fn erase_rows(&self, user: UserKey) -> Result<ErasedPart, StoreError> {
+        let mut erased = ErasedPart::default();
         loop {
-            let part = self.inner.store.write(EraseUser { user: user.clone() }).await?;
+            let part = self.inner.store.write(EraseRows { user }).await?;
             erased.entries += part.entries;
             erased.notifications += part.notifications;
-            erased.unsigned += part.unsigned;
             if !part.more {
                 return Ok(erased);
             }
+        }
+    }
+
+    /// Goes on with erasures that an end of the process cut short.
+    pub(super) async fn finish_erasures(&self) -> Result<(), StoreError> {
+        loop {
+            let read = self.inner.store.read(|session| session.snapshot(|reader| reader.forgotten_user()));
+            let Some(user) = read.await? else { return Ok(()) };
+            self.erase_rows(user).await?;
         }
     }
 }
@@ -50,13 +83,16 @@ fn may_look_after(by: &Identity) -> Result<(), BrokerError> {
     }
 }
 
-fn page(reader: &Reader<'_>, key: UserKey, user: &UserId, from: ExportFrom) -> Result<ExportPage, StoreError> {
+fn page(reader: &Reader<'_>, key: Option<UserKey>, user: &UserId, from: ExportFrom) -> Result<ExportPage, StoreError> {
     match from {
         ExportFrom::Profile => {
             Ok(ExportPage { records: profile(reader, key, user)?, next: Some(ExportFrom::Entries(Seq::ZERO)) })
         }
         ExportFrom::Entries(after) => {
-            let entries = reader.entries_after(&reader.sight(key)?, after)?;
+            let entries = match key {
+                Some(key) => reader.entries_after(&reader.sight(key)?, after)?,
+                None => Vec::new(),
+            };
             let last = entries.last().map(|(notification, _)| notification.seq);
             let records = entries
                 .into_iter()
@@ -80,10 +116,12 @@ fn page(reader: &Reader<'_>, key: UserKey, user: &UserId, from: ExportFrom) -> R
 }
 
 /// Who the user is, without entries.
-fn profile(reader: &Reader<'_>, key: UserKey, user: &UserId) -> Result<Vec<ExportRecord>, StoreError> {
+fn profile(reader: &Reader<'_>, key: Option<UserKey>, user: &UserId) -> Result<Vec<ExportRecord>, StoreError> {
     let UserRow { appeared_at, watermarks, tickets } = reader.user_row(key, user)?;
-    let mut records = vec![ExportRecord::User { user: user.clone(), appeared_at }];
-    for row in reader.followed(key)? {
+    let mut records = Vec::new();
+    records.extend(appeared_at.map(|appeared_at| ExportRecord::User { user: user.clone(), appeared_at }));
+    let followed = key.map(|key| reader.followed(key)).transpose()?;
+    for row in followed.unwrap_or_default() {
         records.push(ExportRecord::Follow { topic: row.topic, following: row.following, muted: row.muted });
     }
     for (category, kind, upto, at) in watermarks {

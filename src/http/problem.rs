@@ -192,7 +192,7 @@ impl From<BrokerError> for Problem {
             }
             BrokerError::UnknownEpoch => UNKNOWN_EPOCH.because("the cursor is of another log than this one"),
             BrokerError::Ahead => AHEAD.because("the cursor lies ahead of the newest position"),
-            BrokerError::TooMany(limit) => TOO_MANY.for_now(format!("the limit of {limit} is reached"), 5),
+            BrokerError::TooMany(limit) => TOO_MANY.because(format!("the limit of {limit} is reached; fewer must be there first")),
             BrokerError::BeingRead => BEING_READ.because(
                 "the file was rewritten, but what was deleted is still in it for a program that reads it, such as a backup",
             ),

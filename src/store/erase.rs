@@ -1,15 +1,18 @@
 //! Erasing a user: everything about them, nothing about others, a bounded number of rows in one transaction.
 //!
+//! First goes what bears the name. Then, in one transaction, the name itself, with everything that is counted: from there on
+//! nobody finds the user, and one of the same name is someone new. What is left hangs on the number alone, and goes bit by
+//! bit; the janitor takes it up where an end of the process cut it short.
+//!
 //! What was deleted is overwritten as it goes (`secure_delete`), but copies that SQLite made while it moved rows about
 //! may stay in free pages until the file is compacted.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::Refusal;
 use super::commit::Change;
-use super::schedule;
-use super::users;
+use super::reader::Reader;
 use super::writer::{OpError, Operation, Tx};
+use super::{StoreError, schedule, users};
 use crate::model::{NotificationId, Seq, UserId, UserKey};
 
 const SELECT_ENTRIES: &str = "SELECT seq FROM entries WHERE user = ?1 LIMIT ?2";
@@ -42,6 +45,13 @@ const UNSIGN: &str = "
     UPDATE notifications SET sender = NULL, publisher = NULL, publisher_kind = NULL WHERE seq IN
         (SELECT seq FROM notifications INDEXED BY notifications_by_publisher
          WHERE publisher_kind = 1 AND publisher = ?1 LIMIT ?2)";
+const UNSIGN_SENDER: &str = "
+    UPDATE notifications SET sender = NULL WHERE seq IN
+        (SELECT seq FROM notifications INDEXED BY notifications_by_sender WHERE sender = ?1 LIMIT ?2)";
+const UNSIGN_SCHEDULED: &str = "UPDATE scheduled SET sender = NULL WHERE sender = ?1";
+/// A name that none can have, and that sorts before all that can.
+const FORGET_NAME: &str = "UPDATE users SET name = char(10) || id WHERE id = ?1";
+const SELECT_FORGOTTEN: &str = "SELECT id FROM users WHERE name < ' ' LIMIT 1";
 const DELETE_USER: &str = "DELETE FROM users WHERE id = ?1";
 
 #[cfg(test)]
@@ -63,16 +73,102 @@ pub(super) const STATEMENTS: &[&str] = &[
     SET_SCHEDULED_USERS,
     SELECT_OWN_SCHEDULED,
     UNSIGN,
+    UNSIGN_SENDER,
+    UNSIGN_SCHEDULED,
+    FORGET_NAME,
+    SELECT_FORGOTTEN,
     DELETE_USER,
 ];
 
 /// Rows that one transaction takes at most.
 const MAX_TAKEN: usize = 500;
 
-/// Erases a part of what is stored about a user; to be asked again until nothing is left.
+/// Takes a user's name out of everything that bears it, a part at a time; with the last part the user is gone for everybody.
 #[derive(Clone, Debug)]
-pub struct EraseUser {
+pub struct ForgetUser {
     pub user: UserId,
+}
+
+/// How far forgetting a name has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// There is more; so many notifications to others lost the name, or other things did.
+    Part { unsigned: u64, others: u64 },
+    /// The user is gone; what is left hangs on this number. `None` where none had the name.
+    All(Option<UserKey>),
+}
+
+impl Operation for ForgetUser {
+    type Output = Forgotten;
+
+    fn apply(&self, tx: &mut Tx<'_>) -> Result<Forgotten, OpError> {
+        let forgotten = overwriting(tx, |tx| self.forget(tx))?;
+        if let Forgotten::All(Some(user)) = forgotten {
+            tx.change(Change::Erased { user });
+        }
+        Ok(forgotten)
+    }
+}
+
+impl ForgetUser {
+    fn forget(&self, tx: &Tx<'_>) -> Result<Forgotten, OpError> {
+        let name = self.user.as_str();
+        for sql in [UNSIGN, UNSIGN_SENDER] {
+            let unsigned = tx.sql(sql)?.execute(params![name, MAX_TAKEN])?;
+            if unsigned > 0 {
+                return Ok(Forgotten::Part { unsigned: u64::try_from(unsigned).unwrap_or(u64::MAX), others: 0 });
+            }
+        }
+        let mut others = self.forget_scheduled(tx)?;
+        for sql in [DELETE_TICKETS, DELETE_ANSWERS, UNSIGN_SCHEDULED] {
+            others += u64::try_from(tx.sql(sql)?.execute([name])?).unwrap_or_default();
+        }
+        if others > 0 {
+            return Ok(Forgotten::Part { unsigned: 0, others });
+        }
+        let Some(user) = users::find(tx, &self.user)? else { return Ok(Forgotten::All(None)) };
+        tx.sql(UNFOLLOW)?.execute([user])?;
+        for sql in [DELETE_STANDINGS, DELETE_MUTES, FORGET_NAME] {
+            tx.sql(sql)?.execute([user])?;
+        }
+        Ok(Forgotten::All(Some(user)))
+    }
+
+    /// Takes the user out of what waits: their own, those to them alone, and their name in others. How many those were.
+    fn forget_scheduled(&self, tx: &Tx<'_>) -> Result<u64, OpError> {
+        let name = self.user.as_str();
+        let mut forgotten = 0;
+        let own: Vec<NotificationId> =
+            tx.sql(SELECT_OWN_SCHEDULED)?.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        for id in own {
+            schedule::remove(tx, id)?;
+            forgotten += 1;
+        }
+        let naming: Vec<(NotificationId, String)> = tx
+            .sql(SELECT_SCHEDULED)?
+            .query_map([name], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
+        for (id, lines) in naming {
+            let all = schedule::names(&lines);
+            let others: Vec<UserId> = all.iter().filter(|user| **user != self.user).cloned().collect();
+            if others.len() == all.len() {
+                continue;
+            }
+            forgotten += 1;
+            if others.is_empty() {
+                schedule::remove(tx, id)?;
+            } else {
+                tx.sql(SET_SCHEDULED_USERS)?.execute(params![id, schedule::join(&others)])?;
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+/// Takes rows that hang on the number of a user who is forgotten, a part at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct EraseRows {
+    pub user: UserKey,
 }
 
 /// What one part took.
@@ -80,36 +176,28 @@ pub struct EraseUser {
 pub struct ErasedPart {
     pub entries: u64,
     pub notifications: u64,
-    pub unsigned: u64,
     /// Whether there is more.
     pub more: bool,
 }
 
-impl Operation for EraseUser {
+impl Operation for EraseRows {
     type Output = ErasedPart;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<ErasedPart, OpError> {
-        let key = users::find(tx, &self.user)?.ok_or(Refusal::NotFound("user"))?;
-        tx.connection().pragma_update(None, "secure_delete", "ON")?;
-        let taken = self.take(tx, key);
-        tx.connection().pragma_update(None, "secure_delete", "OFF")?;
-        let taken = taken?;
-        if !taken.more {
-            tx.change(Change::Erased { user: key });
-        }
-        Ok(taken)
+        overwriting(tx, |tx| self.take(tx))
     }
 }
 
-impl EraseUser {
-    fn take(&self, tx: &Tx<'_>, user: UserKey) -> Result<ErasedPart, OpError> {
+impl EraseRows {
+    fn take(self, tx: &Tx<'_>) -> Result<ErasedPart, OpError> {
         let mut part = ErasedPart { more: true, ..ErasedPart::default() };
-        let name = self.user.as_str();
         for (select, delete) in [(SELECT_ENTRIES, DELETE_ENTRY), (SELECT_GRAVES, DELETE_GRAVE)] {
-            let held: Vec<Seq> =
-                tx.sql(select)?.query_map(params![user, MAX_TAKEN], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let held: Vec<Seq> = tx
+                .sql(select)?
+                .query_map(params![self.user, MAX_TAKEN], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
             for seq in &held {
-                tx.sql(delete)?.execute(params![user, seq])?;
+                tx.sql(delete)?.execute(params![self.user, seq])?;
                 part.notifications += u64::try_from(tx.sql(DELETE_UNHELD)?.execute([seq])?).unwrap_or_default();
             }
             if !held.is_empty() {
@@ -119,48 +207,33 @@ impl EraseUser {
             }
         }
         for sql in [DELETE_MARKS, DELETE_WATERMARKS] {
-            if tx.sql(sql)?.execute(params![user, MAX_TAKEN])? > 0 {
+            if tx.sql(sql)?.execute(params![self.user, MAX_TAKEN])? > 0 {
                 return Ok(part);
             }
         }
-        let unsigned = tx.sql(UNSIGN)?.execute(params![name, MAX_TAKEN])?;
-        if unsigned > 0 {
-            part.unsigned = u64::try_from(unsigned).unwrap_or_default();
-            return Ok(part);
+        // A mark or a mute that was on its way may have left a standing behind the name.
+        for sql in [DELETE_COLLAPSES, DELETE_STANDINGS, DELETE_MUTES, DELETE_USER] {
+            tx.sql(sql)?.execute([self.user])?;
         }
-        self.forget_scheduled(tx)?;
-        tx.sql(UNFOLLOW)?.execute([user])?;
-        for sql in [DELETE_STANDINGS, DELETE_MUTES, DELETE_COLLAPSES] {
-            tx.sql(sql)?.execute([user])?;
-        }
-        for sql in [DELETE_TICKETS, DELETE_ANSWERS] {
-            tx.sql(sql)?.execute([name])?;
-        }
-        tx.sql(DELETE_USER)?.execute([user])?;
         part.more = false;
         Ok(part)
     }
+}
 
-    /// Takes the user out of what waits: their own, those to them alone, and their name in others.
-    fn forget_scheduled(&self, tx: &Tx<'_>) -> Result<(), OpError> {
-        let name = self.user.as_str();
-        let own: Vec<NotificationId> =
-            tx.sql(SELECT_OWN_SCHEDULED)?.query_map([name], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for id in own {
-            schedule::remove(tx, id)?;
-        }
-        let naming: Vec<(NotificationId, String)> = tx
-            .sql(SELECT_SCHEDULED)?
-            .query_map([name], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
-        for (id, lines) in naming {
-            let others: Vec<UserId> = schedule::names(&lines).into_iter().filter(|user| *user != self.user).collect();
-            if others.is_empty() {
-                schedule::remove(tx, id)?;
-            } else {
-                tx.sql(SET_SCHEDULED_USERS)?.execute(params![id, schedule::join(&others)])?;
-            }
-        }
-        Ok(())
+/// Works with what it deletes being overwritten.
+fn overwriting<T>(tx: &Tx<'_>, work: impl FnOnce(&Tx<'_>) -> Result<T, OpError>) -> Result<T, OpError> {
+    tx.connection().pragma_update(None, "secure_delete", "ON")?;
+    let done = work(tx);
+    tx.connection().pragma_update(None, "secure_delete", "OFF")?;
+    done
+}
+
+impl Reader<'_> {
+    /// A user who is forgotten, and whose rows are still there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn forgotten_user(&self) -> Result<Option<UserKey>, StoreError> {
+        Ok(self.sql(SELECT_FORGOTTEN)?.query_row([], |row| row.get(0)).optional()?)
     }
 }

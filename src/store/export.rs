@@ -1,6 +1,6 @@
 //! Reading out everything that is stored about one user.
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::StoreError;
 use super::notifications;
@@ -9,7 +9,9 @@ use super::replay;
 use super::schedule::{self, ScheduledRow};
 use super::sight::Sight;
 use super::states::{ALL_CATEGORIES, States};
-use crate::model::{Category, EntryState, MarkKind, Notification, NotificationId, Seq, Timestamp, UserId, UserKey};
+use crate::model::{
+    Audience, Category, EntryState, MarkKind, Notification, NotificationId, Principal, Seq, Timestamp, UserId, UserKey,
+};
 
 const SELECT_USER: &str = "SELECT appeared_at FROM users WHERE id = ?1";
 const SELECT_WATERMARKS: &str = "
@@ -22,11 +24,22 @@ const SELECT_PUBLISHED: &str = "
 const SELECT_SCHEDULED: &str = "
     SELECT id, due, failed, topic, users, category, category_named, priority, title, body, data, icon, click, actions,
            sender, collapse, expires_at, publisher_kind, publisher, created_at
-    FROM scheduled WHERE id > ?2 AND ((publisher_kind = 1 AND publisher = ?1) OR users = ?1) ORDER BY id LIMIT ?3";
+    FROM scheduled
+    WHERE id > ?2 AND ((publisher_kind = 1 AND publisher = ?1)
+                       OR instr(char(10) || users || char(10), char(10) || ?1 || char(10)) > 0)
+    ORDER BY id LIMIT ?3";
+const IS_NAMED: &str = "
+    SELECT EXISTS (SELECT 1 FROM notifications INDEXED BY notifications_by_publisher
+                   WHERE publisher_kind = 1 AND publisher = ?1)
+        OR EXISTS (SELECT 1 FROM notifications INDEXED BY notifications_by_sender WHERE sender = ?1)
+        OR EXISTS (SELECT 1 FROM tickets WHERE user = ?1)
+        OR EXISTS (SELECT 1 FROM scheduled
+                   WHERE (publisher_kind = 1 AND publisher = ?1)
+                      OR instr(char(10) || users || char(10), char(10) || ?1 || char(10)) > 0)";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] =
-    &[SELECT_USER, SELECT_WATERMARKS, SELECT_TICKETS, SELECT_PUBLISHED, SELECT_SCHEDULED];
+    &[SELECT_USER, SELECT_WATERMARKS, SELECT_TICKETS, SELECT_PUBLISHED, SELECT_SCHEDULED, IS_NAMED];
 
 /// Entries that one page of an export holds.
 pub(super) const A_PAGE: usize = 200;
@@ -34,7 +47,8 @@ pub(super) const A_PAGE: usize = 200;
 /// A user as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRow {
-    pub appeared_at: Timestamp,
+    /// `None` for one who has no inbox.
+    pub appeared_at: Option<Timestamp>,
     /// Category (`None` is all), kind, position and time of each.
     pub watermarks: Vec<(Option<Category>, MarkKind, Seq, Timestamp)>,
     /// Made, first used, run out.
@@ -46,8 +60,8 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn user_row(&self, user: UserKey, name: &UserId) -> Result<UserRow, StoreError> {
-        let appeared_at = self.sql(SELECT_USER)?.query_row([user], |row| row.get(0))?;
+    pub fn user_row(&self, user: Option<UserKey>, name: &UserId) -> Result<UserRow, StoreError> {
+        let appeared_at = self.sql(SELECT_USER)?.query_row([user], |row| row.get(0)).optional()?;
         let watermarks = self
             .sql(SELECT_WATERMARKS)?
             .query_map([user], |row| {
@@ -102,7 +116,7 @@ impl Reader<'_> {
         Ok(published)
     }
 
-    /// A page of what waits by this user, or for this user alone, after an id.
+    /// A page of what waits by this user, or for this user, after an id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -113,6 +127,25 @@ impl Reader<'_> {
     ) -> Result<Vec<ScheduledRow>, StoreError> {
         let after = after.unwrap_or(NotificationId(uuid::Uuid::nil()));
         let mut statement = self.sql(SELECT_SCHEDULED)?;
-        Ok(statement.query_map(params![name, after, A_PAGE], schedule::row)?.collect::<Result<_, _>>()?)
+        let rows = statement.query_map(params![name, after, A_PAGE], schedule::row)?;
+        let mut rows: Vec<ScheduledRow> = rows.collect::<Result<_, _>>()?;
+        for row in &mut rows {
+            // The others are nothing of this user's, unless the user named them.
+            let own = row.publisher == Principal::User(name.clone());
+            if let Audience::Users(users) = &mut row.scheduled.to
+                && !own
+            {
+                users.retain(|user| user == name);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Whether anything outside an inbox bears the name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn is_named(&self, name: &UserId) -> Result<bool, StoreError> {
+        Ok(self.sql(IS_NAMED)?.query_row([name], |row| row.get(0))?)
     }
 }

@@ -48,7 +48,7 @@ use tokio::sync::mpsc;
 
 pub use commit::{Change, Commit, Reach, Standing};
 pub use deaths::{Retract, RetractOutcome};
-pub use erase::{EraseUser, ErasedPart};
+pub use erase::{EraseRows, ErasedPart, ForgetUser, Forgotten};
 pub use export::UserRow;
 pub use follows::{AskedBy, Follow, FollowOutcome, FollowedRow, MAX_FOLLOWED, Mute, Muting, Unfollow};
 pub use idempotency::{IdempotencyKey, PruneIdempotency};
@@ -61,7 +61,7 @@ pub use reader::{Reader, Session};
 pub use recount::{Drift, RepairTopics, RepairUser};
 pub use replay::{Kinds, Position, Replayed};
 pub use retention::{ClearTopic, MAX_TAKEN, OldTopic, PruneTopic, PruneUser, Retention, Shrink, Surplus};
-pub use schedule::{MAX_SCHEDULED, Reschedule, ScheduledRow, SettleDue, Settled};
+pub use schedule::{MAX_SCHEDULED, PruneFailed, Reschedule, ScheduledRow, SettleDue, Settled};
 pub use sight::{Sight, Span};
 pub use status::{About, Readership};
 pub use tickets::{AddTicket, PruneTickets, TicketRow, UseTicket};

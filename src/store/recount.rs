@@ -32,7 +32,7 @@ const SELECT_EXCEPTIONS: &str = "
     WHERE m.seq <= ?4
       AND CASE WHEN ?2 < 0 THEN EXISTS (SELECT 1 FROM entries e WHERE e.user = ?1 AND e.source = ?2 AND e.seq = m.seq)
           ELSE EXISTS (SELECT 1 FROM notifications n WHERE n.seq = m.seq AND n.died IS NULL) END";
-const SELECT_USERS: &str = "SELECT id, name FROM users WHERE id > ?1 ORDER BY id LIMIT ?2";
+const SELECT_USERS: &str = "SELECT id, name FROM users WHERE id > ?1 AND name >= ' ' ORDER BY id LIMIT ?2";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[

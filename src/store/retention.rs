@@ -62,6 +62,8 @@ impl Retention {
 const GRAVES_KEPT: Duration = Duration::from_hours(30 * 24);
 /// Deaths of one user's entries that are told at most; one who comes back from before them gets a snapshot.
 const MAX_GRAVES: u64 = 1_000;
+/// Deaths of one topic's entries that are told at most.
+const MAX_DEATHS: u64 = 1_000;
 /// Entries that one transaction takes at most.
 pub const MAX_TAKEN: usize = 500;
 /// Users, or topics, that one read looks at.
@@ -89,20 +91,23 @@ const SELECT_OLDEST_OF_TOPIC: &str = "
 const SELECT_TOPICS: &str = "
     SELECT t.id, c.name, t.published, t.pruned FROM topics t JOIN categories c ON c.id = t.category
     WHERE t.id > ?1 AND t.deleted IS NULL ORDER BY t.id LIMIT ?2";
-const SELECT_CREATED: &str = "SELECT created_at FROM notifications WHERE seq = ?1";
 const OLDEST_LIVING: &str = "
-    SELECT seq, ordinal, created_at, 0 FROM notifications
+    SELECT seq, ordinal, created_at FROM notifications
     WHERE topic = ?1 AND died IS NULL ORDER BY seq LIMIT ?2";
-const OLDEST_DEAD: &str = "
-    SELECT seq, ordinal, created_at, died FROM notifications
-    WHERE topic = ?1 AND died IS NOT NULL ORDER BY seq LIMIT ?2";
+const SELECT_SURPLUS_DEATH: &str = "
+    SELECT died FROM notifications INDEXED BY notifications_died
+    WHERE topic = ?1 AND died IS NOT NULL ORDER BY died DESC LIMIT 1 OFFSET ?2";
+const SELECT_DEAD: &str = "
+    SELECT seq FROM notifications INDEXED BY notifications_died
+    WHERE topic = ?1 AND died IS NOT NULL AND died <= ?2 ORDER BY died LIMIT ?3";
 const DELETE_NOTIFICATION: &str = "DELETE FROM notifications WHERE seq = ?1";
 const DELETE_UNHELD: &str = "
     DELETE FROM notifications WHERE seq = ?1 AND topic IS NULL
       AND NOT EXISTS (SELECT 1 FROM entries WHERE seq = ?1) AND NOT EXISTS (SELECT 1 FROM graves WHERE seq = ?1)";
 const FORGET_COLLAPSE: &str = "DELETE FROM collapses WHERE owner = ?1 AND key = ?2 AND seq = ?3";
 const PRUNE_TOPIC: &str = "
-    UPDATE topics SET pruned = max(pruned, ?2), floor = max(floor, ?3), shrunk = ?4 WHERE id = ?1";
+    UPDATE topics SET pruned = max(pruned, ?2), floor = max(floor, ?3), shrunk = coalesce(?4, shrunk) WHERE id = ?1";
+const RAISE_TOPIC_FLOOR: &str = "UPDATE topics SET floor = max(floor, ?2) WHERE id = ?1";
 const DELETE_DEAD_BLOCKS: &str = "DELETE FROM dead_blocks WHERE topic = ?1 AND level = ?2 AND block < ?3";
 const RAISE_FLOOR: &str = "UPDATE users SET floor = max(floor, ?2) WHERE id = ?1";
 const DELETE_MARKS_OF: &str = "DELETE FROM marks WHERE user = ?1 AND source = ?2 AND seq = ?3";
@@ -113,7 +118,10 @@ const TAKE_GRAVES: &str = "
 const DELETE_FORGOTTEN_MARKS: &str = "
     DELETE FROM marks WHERE (user, source, seq, kind) IN
         (SELECT user, source, seq, kind FROM marks WHERE user = ?1 AND source = ?2 AND seq < ?3 LIMIT ?4)";
-const DELETE_PAST_FOLLOWS: &str = "DELETE FROM standings WHERE user = ?1 AND source = ?2 AND parted < ?3";
+/// What was pruned of a past follow stays told, by the user's own floor.
+const DELETE_PAST_FOLLOWS: &str = "
+    DELETE FROM standings WHERE user = ?1 AND source = ?2 AND parted < ?3
+    RETURNING min(parted, (SELECT floor FROM topics WHERE id = ?2)), began, joined";
 const DELETE_OLD_WATERMARKS: &str = "
     DELETE FROM watermarks WHERE user = ?1 AND upto < ?2
       AND EXISTS (SELECT 1 FROM watermarks v
@@ -125,15 +133,15 @@ const CLEAR_NOTIFICATIONS: &str = "
         (SELECT seq FROM (SELECT seq FROM notifications WHERE topic = ?1 AND died IS NULL ORDER BY seq LIMIT ?2)
          UNION ALL
          SELECT seq FROM (SELECT seq FROM notifications WHERE topic = ?1 AND died IS NOT NULL ORDER BY seq LIMIT ?2))";
+/// Marks of the first page of those who follow, which goes behind them: each standing is passed once.
 const CLEAR_MARKS: &str = "
-    DELETE FROM marks WHERE (user, source, seq, kind) IN
-        (SELECT m.user, m.source, m.seq, m.kind FROM standings s INDEXED BY standings_by_topic
-         JOIN marks m ON m.user = s.user AND m.source = s.source
-         WHERE s.source = ?1 AND s.source > 0 LIMIT ?2)";
+    DELETE FROM marks WHERE source = ?1 AND user IN
+        (SELECT user FROM standings INDEXED BY standings_by_topic
+         WHERE source = ?1 AND source > 0 ORDER BY user, joined LIMIT ?2)";
 const CLEAR_STANDINGS: &str = "
     DELETE FROM standings WHERE (user, source, joined) IN
         (SELECT user, source, joined FROM standings INDEXED BY standings_by_topic
-         WHERE source = ?1 AND source > 0 LIMIT ?2)";
+         WHERE source = ?1 AND source > 0 ORDER BY user, joined LIMIT ?2)";
 const CLEAR_MUTES: &str = "
     DELETE FROM mutes WHERE (user, source) IN
         (SELECT user, source FROM mutes INDEXED BY mutes_by_topic WHERE source = ?1 LIMIT ?2)";
@@ -157,9 +165,10 @@ pub(super) const STATEMENTS: &[&str] = &[
     SELECT_OLDEST,
     SELECT_OLDEST_OF_TOPIC,
     SELECT_TOPICS,
-    SELECT_CREATED,
     OLDEST_LIVING,
-    OLDEST_DEAD,
+    SELECT_SURPLUS_DEATH,
+    SELECT_DEAD,
+    RAISE_TOPIC_FLOOR,
     DELETE_NOTIFICATION,
     DELETE_UNHELD,
     FORGET_COLLAPSE,
@@ -209,6 +218,8 @@ pub struct OldTopic {
     pub upto: u64,
     /// Entries delivered before this moment go.
     pub before: Option<Timestamp>,
+    /// Deaths up to here need not be told any more.
+    pub dead: Option<Seq>,
 }
 
 impl Reader<'_> {
@@ -325,8 +336,10 @@ impl Reader<'_> {
         for (topic, category, published, pruned) in topics {
             let upto = published.saturating_sub(keep.per_topic.unwrap_or(u64::MAX));
             let before = keep.cutoff(&category, now);
-            if upto > pruned || self.has_older(topic, before)? {
-                old.push(OldTopic { topic, upto, before });
+            let dead: Option<Seq> =
+                self.sql(SELECT_SURPLUS_DEATH)?.query_row(params![topic, MAX_DEATHS], |row| row.get(0)).optional()?;
+            if upto > pruned || dead.is_some() || self.has_older(topic, before)? {
+                old.push(OldTopic { topic, upto, before, dead });
             }
         }
         Ok((last, old))
@@ -334,9 +347,9 @@ impl Reader<'_> {
 
     fn has_older(&self, topic: TopicKey, before: Option<Timestamp>) -> Result<bool, StoreError> {
         let Some(before) = before else { return Ok(false) };
-        let oldest: Seq = self.sql(SELECT_OLDEST_OF_TOPIC)?.query_row(params![topic, Seq::MAX], |row| row.get(0))?;
-        let at: Option<Timestamp> = self.sql(SELECT_CREATED)?.query_row([oldest], |row| row.get(0)).optional()?;
-        Ok(at.is_some_and(|at| at < before))
+        let oldest =
+            self.sql(OLDEST_LIVING)?.query_row(params![topic, 1], |row| row.get::<_, Timestamp>(2)).optional()?;
+        Ok(oldest.is_some_and(|at| at < before))
     }
 
     /// A topic that was deleted, and whose rows are still there.
@@ -348,32 +361,28 @@ impl Reader<'_> {
     }
 }
 
-/// Takes the oldest entries of a topic, at most [`MAX_TAKEN`] of them.
+/// Takes the oldest entries of a topic, and deaths that are told no more, at most [`MAX_TAKEN`] of each.
 #[derive(Clone, Debug)]
 pub struct PruneTopic(pub OldTopic);
 
 impl Operation for PruneTopic {
-    /// How many were taken.
+    /// How many rows were taken.
     type Output = usize;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
-        let OldTopic { topic, upto, before } = &self.0;
-        let mut oldest: Vec<(Seq, u64, Timestamp, Seq)> = Vec::new();
-        for sql in [OLDEST_LIVING, OLDEST_DEAD] {
-            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-            let mut statement = tx.sql(sql)?;
-            for found in statement.query_map(params![topic, MAX_TAKEN], row)? {
-                oldest.push(found?);
-            }
-        }
-        oldest.sort_unstable();
-        let goes = |(_, ordinal, at, _): &(Seq, u64, Timestamp, Seq)| {
-            ordinal <= upto || before.is_some_and(|before| *at < before)
-        };
-        let taken: Vec<_> = oldest.into_iter().take(MAX_TAKEN).take_while(goes).collect();
-        let Some((_, ordinal, ..)) = taken.last().copied() else { return Ok(0) };
-        // A death that is told no more is as much missed as an entry.
-        let floor = taken.iter().map(|(seq, _, _, died)| *seq.max(died)).max().unwrap_or_default();
+        Ok(self.take_living(tx)? + self.take_dead(tx)?)
+    }
+}
+
+impl PruneTopic {
+    fn take_living(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
+        let OldTopic { topic, upto, before, .. } = &self.0;
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let oldest: Vec<(Seq, u64, Timestamp)> =
+            tx.sql(OLDEST_LIVING)?.query_map(params![topic, MAX_TAKEN], row)?.collect::<Result<_, _>>()?;
+        let goes =
+            |(_, ordinal, at): &(Seq, u64, Timestamp)| ordinal <= upto || before.is_some_and(|before| *at < before);
+        let taken: Vec<_> = oldest.into_iter().take_while(goes).collect();
         for (seq, ..) in &taken {
             if let Some(entry) = notifications::locate_at(tx.connection(), *seq)?
                 && let Some(key) = &entry.collapse
@@ -384,16 +393,37 @@ impl Operation for PruneTopic {
             }
             tx.sql(DELETE_NOTIFICATION)?.execute([seq])?;
         }
-        let now = tx.next_seq();
-        tx.sql(PRUNE_TOPIC)?.execute(params![topic, ordinal, floor, now])?;
+        let last = taken.last().map_or(0, |(_, ordinal, _)| *ordinal);
+        // Where the rule has taken all it can, nothing up to its ordinal is alive, whatever died there.
+        let pruned = if taken.len() < MAX_TAKEN { last.max(*upto) } else { last };
+        let floor = taken.last().map_or(Seq::ZERO, |(seq, ..)| *seq);
+        // What nobody sees any more changes no count, and takes no position.
+        let now = if taken.is_empty() { None } else { Some(tx.next_seq()) };
+        tx.sql(PRUNE_TOPIC)?.execute(params![topic, pruned, floor, now])?;
         for level in LEVELS {
             // Blocks that lie wholly below, inside a block of the next level that does too, are never summed again.
             let wider = (level + 1) * LEVEL_BITS;
-            let first = if level + 1 == LEVELS.end { 0 } else { (ordinal >> wider) << LEVEL_BITS };
+            let first = if level + 1 == LEVELS.end { 0 } else { (pruned >> wider) << LEVEL_BITS };
             tx.sql(DELETE_DEAD_BLOCKS)?.execute(params![topic, level, first])?;
         }
-        tx.change(Change::Shrunk { topic: *topic, seq: now });
+        if let Some(seq) = now {
+            tx.change(Change::Shrunk { topic: *topic, seq });
+        }
         Ok(taken.len())
+    }
+
+    /// The entries went when they died; what goes now is the news of it. Who has not heard it by then is told `pruned`.
+    fn take_dead(&self, tx: &Tx<'_>) -> Result<usize, OpError> {
+        let OldTopic { topic, dead: Some(upto), .. } = &self.0 else { return Ok(0) };
+        let dead: Vec<Seq> = tx
+            .sql(SELECT_DEAD)?
+            .query_map(params![topic, upto, MAX_TAKEN], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for seq in &dead {
+            tx.sql(DELETE_NOTIFICATION)?.execute([seq])?;
+        }
+        tx.sql(RAISE_TOPIC_FLOOR)?.execute(params![topic, upto])?;
+        Ok(dead.len())
     }
 }
 
@@ -413,7 +443,16 @@ impl Operation for PruneUser {
         self.take_graves(tx)?;
         for (source, before) in &self.surplus.marks {
             tx.sql(DELETE_FORGOTTEN_MARKS)?.execute(params![self.user, source, before, MAX_TAKEN])?;
-            tx.sql(DELETE_PAST_FOLLOWS)?.execute(params![self.user, source, before])?;
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let past: Vec<(Seq, Seq, Seq)> = tx
+                .sql(DELETE_PAST_FOLLOWS)?
+                .query_map(params![self.user, source, before], row)?
+                .collect::<Result<_, _>>()?;
+            for (floor, began, joined) in past {
+                if floor > began.max(joined) {
+                    tx.sql(RAISE_FLOOR)?.execute(params![self.user, floor])?;
+                }
+            }
         }
         if let Some(before) = self.surplus.watermarks {
             tx.sql(DELETE_OLD_WATERMARKS)?.execute(params![self.user, before])?;

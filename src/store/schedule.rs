@@ -36,6 +36,9 @@ const NEXT_DELIVERY: &str = "SELECT id, due FROM scheduled WHERE failed IS NULL 
 const NEXT_EXPIRY: &str = "
     SELECT seq, expires_at FROM notifications
     WHERE expires_at IS NOT NULL AND died IS NULL ORDER BY expires_at, seq LIMIT 1";
+const PRUNE_FAILED: &str = "
+    DELETE FROM scheduled WHERE id IN
+        (SELECT id FROM scheduled INDEXED BY scheduled_in_order WHERE due < ?1 AND failed IS NOT NULL ORDER BY due LIMIT ?2)";
 const FORGET_EXPIRY: &str = "UPDATE notifications SET expires_at = NULL WHERE seq = ?1";
 const FAIL: &str = "UPDATE scheduled SET failed = ?2 WHERE id = ?1";
 
@@ -49,6 +52,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     SELECT_PAGE,
     NEXT_DELIVERY,
     NEXT_EXPIRY,
+    PRUNE_FAILED,
     FORGET_EXPIRY,
     FAIL,
 ];
@@ -118,6 +122,25 @@ pub(super) fn remove(tx: &Tx<'_>, id: NotificationId) -> Result<bool, OpError> {
         count(tx, -1)?;
     }
     Ok(removed)
+}
+
+/// Forgets notifications that could not be delivered, a bounded number at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct PruneFailed {
+    /// Those that were due before this moment.
+    pub before: Timestamp,
+    pub limit: u32,
+}
+
+impl Operation for PruneFailed {
+    /// How many were forgotten.
+    type Output = usize;
+
+    fn apply(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
+        let forgotten = tx.sql(PRUNE_FAILED)?.execute(params![self.before, self.limit])?;
+        count(tx, -i64::try_from(forgotten).unwrap_or_default())?;
+        Ok(forgotten)
+    }
 }
 
 /// A row of the schedule, with who asked for it.
@@ -229,6 +252,8 @@ pub struct SettleDue {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
     pub delivered: usize,
+    /// Deliveries that were refused.
+    pub failed: usize,
     pub expired: usize,
     /// The moment of the next; at or before `now` where the limit was reached.
     pub next: Option<Timestamp>,
@@ -245,15 +270,21 @@ impl Operation for SettleDue {
     fn apply(&self, tx: &mut Tx<'_>) -> Result<Settled, OpError> {
         let (mut settled, mut touched) = (Settled::default(), 0);
         while let Some((at, due)) = next(tx.connection())? {
-            if at > self.now || settled.delivered + settled.expired >= self.limit || touched >= MAX_TOUCHED {
+            if at > self.now
+                || settled.delivered + settled.failed + settled.expired >= self.limit
+                || touched >= MAX_TOUCHED
+            {
                 settled.next = Some(at);
                 break;
             }
             match due {
-                Due::Delivery(id) => {
-                    touched += self.deliver(tx, id)?;
-                    settled.delivered += 1;
-                }
+                Due::Delivery(id) => match self.deliver(tx, id)? {
+                    Some(inboxes) => {
+                        touched += inboxes;
+                        settled.delivered += 1;
+                    }
+                    None => settled.failed += 1,
+                },
                 Due::Expiry(seq) => {
                     match notifications::locate_at(tx.connection(), seq)? {
                         Some(dead) => {
@@ -273,9 +304,11 @@ impl Operation for SettleDue {
 }
 
 impl SettleDue {
-    /// Delivers one; how many inboxes it touched.
-    fn deliver(&self, tx: &mut Tx<'_>, id: NotificationId) -> Result<u64, OpError> {
-        let Some(ScheduledRow { scheduled, publisher, expires_at }) = find(tx.connection(), id)? else { return Ok(0) };
+    /// Delivers one; how many inboxes it touched. `None` where it was refused.
+    fn deliver(&self, tx: &mut Tx<'_>, id: NotificationId) -> Result<Option<u64>, OpError> {
+        let Some(ScheduledRow { scheduled, publisher, expires_at }) = find(tx.connection(), id)? else {
+            return Ok(None);
+        };
         let outgoing = Outgoing {
             id,
             to: &scheduled.to,
@@ -291,16 +324,16 @@ impl SettleDue {
         match outgoing.send(tx) {
             Ok(_) => {
                 remove(tx, id)?;
-                Ok(match &scheduled.to {
+                Ok(Some(match &scheduled.to {
                     Audience::Users(users) => u64::try_from(users.len()).unwrap_or(u64::MAX),
                     Audience::Topic(_) | Audience::Everyone => 1,
-                })
+                }))
             }
             Err(OpError::Refused(refusal)) => {
                 let why = failure(&refusal);
                 tracing::warn!(notification = %id, why = why.as_str(), "a scheduled notification could not be delivered");
                 tx.sql(FAIL)?.execute(params![id, why.as_str()])?;
-                Ok(1)
+                Ok(None)
             }
             Err(error) => Err(error),
         }

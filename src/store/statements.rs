@@ -108,7 +108,8 @@ fn the(file: &str, fragment: &str) -> &'static str {
 /// Statements that may walk through a whole table, and why that stays cheap.
 const WALKS: &[(&str, &str, &str)] = &[
     ("keys.rs", "FROM api_keys ORDER BY", "keys are few, and read once at start"),
-    ("erase.rs", "FROM scheduled", "what waits is bounded, and erasing is rare"),
+    ("erase.rs", "scheduled", "what waits is bounded, and erasing is rare"),
+    ("export.rs", "EXISTS", "what waits is bounded, and exporting is rare"),
     ("recount.rs", "count(*) FROM users", "an operator's question"),
     ("schedule.rs", "WHERE failed IS NULL ORDER BY", "the first row of an index of what waits"),
     ("schedule.rs", "WHERE expires_at IS NOT NULL AND", "the first row of an index of what will expire"),

@@ -62,7 +62,7 @@ const SELECT_RECIPIENTS: &str = "
                       AND w.kind = 3 AND w.upto >= ?1 AND w.changed < taken.died) END
     FROM (SELECT user, ?4 AS died FROM entries WHERE seq = ?1
           UNION ALL SELECT user, died FROM graves WHERE seq = ?1) taken
-    JOIN users u ON u.id = taken.user";
+    JOIN users u ON u.id = taken.user AND u.name >= ' '";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[SELECT_ABOUT, COUNT_FOLLOWERS, COUNT_APPEARED, SELECT_RECIPIENTS];

@@ -56,7 +56,10 @@ fn has_shape_of_rfc3339(text: &str) -> bool {
             &fraction[digits..]
         }
     };
-    fits(beginning, BEGINNING) && (fits(offset, b"Z") || fits(offset, b"+dd:dd") || fits(offset, b"-dd:dd"))
+    // Two digits each, so they compare as text; the parser would take 25:00 for a day and an hour.
+    let of_a_day = || offset[1..3] <= b"23"[..] && offset[4..] <= b"59"[..];
+    fits(beginning, BEGINNING)
+        && (fits(offset, b"Z") || ((fits(offset, b"+dd:dd") || fits(offset, b"-dd:dd")) && of_a_day()))
 }
 
 /// Whether a text has a pattern's length, digits where that has a `d`, and its letters in either case.
@@ -111,6 +114,8 @@ mod tests {
             "2026-13-01T09:00:00Z",
             "2026-02-30T09:00:00Z",
             "2026-05-01T25:00:00Z",
+            "2026-05-01T09:00:00+25:00",
+            "2026-05-01T09:00:00+02:60",
             "+002026-05-01T09:00:00Z",
             "２026-05-01T09:00:00Z",
         ] {

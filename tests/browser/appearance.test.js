@@ -42,7 +42,7 @@ async function inspect(page, name, scheme, { width }) {
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.equal(overflow, 0, `${place} is wider than the window`);
   if (width < 640) {
-    const small = await page.locator('button:visible, select:visible, nav a:visible, input[type=text]:visible').evaluateAll((all) => all
+    const small = await page.locator('button:visible, select:visible, nav a:visible, summary:visible, input:is([type=text], [type=datetime-local]):visible').evaluateAll((all) => all
       .filter((e) => !e.closest('.visually-hidden') && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML));
     assert.deepEqual(small, [], `targets too small for a finger on ${place}`);
   }
@@ -58,6 +58,8 @@ for (const scheme of ['light', 'dark']) {
     test(`every page is sound in ${scheme} at ${viewport.width} px`, async (t) => {
       const server = await Server.start(t);
       for (const sample of SAMPLES) await server.publish(sample);
+      await server.ask('PUT', 'v1/topics/orders%2FAaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', { follow: 'open' });
+      await server.ask('PUT', 'v1/topics/orders%2FAaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa/followers/alice', {});
       const profile = await openProfile(t, browser, { colorScheme: scheme, viewport });
       await profile.addInitScript({ path: AXE });
       const look = (page, name) => inspect(page, name, scheme, viewport);
@@ -80,6 +82,10 @@ for (const scheme of ['light', 'dark']) {
       await readButton(page, SAMPLES[1].title).click();
       await badge(page, String(SAMPLES.length - 2));
       await look(page, 'inbox');
+      await page.locator('#topics summary').click();
+      await page.locator('[data-topic="library"] [part~="mute"]').click();
+      await page.locator('[data-topic="library"] [aria-checked="true"]').waitFor();
+      await look(page, 'topics');
       await archiveButton(page, SAMPLES[2].title).click();
       await page.locator('#toast-action').waitFor();
       await look(page, 'undo');
@@ -95,13 +101,21 @@ for (const scheme of ['light', 'dark']) {
       await page.locator('#name').fill('alice');
       await page.locator('#title').fill('Hello');
       await page.locator('#click').fill('javascript:alert(1)');
+      await page.locator('#more summary').click();
+      await page.locator('#when').selectOption('delay');
+      await page.locator('#delay').fill('soon');
+      await page.locator('#ends').selectOption('expires_at');
+      await page.locator('#expires_at').fill('2999-01-01T00:00');
       await page.locator('#submit').click();
       await page.locator('#click-error').waitFor();
+      await page.locator('#delay-error').waitFor();
       await look(page, 'publish-refused');
       await page.locator('#click').fill('');
+      await page.locator('#delay').fill('7d');
+      await page.locator('#ends').selectOption('');
       await page.locator('#submit').click();
-      await page.locator('#result strong').waitFor();
-      await look(page, 'published');
+      await page.locator('#result time').waitFor();
+      await look(page, 'scheduled');
       profile.complaints.length = 0; // The refusal itself is written to the console by the browser.
 
       await page.goto(server.page());

@@ -246,6 +246,8 @@ test('requests answer, and tell a refusal from silence', async (t) => {
   await status(page, 'live');
   const { id } = await server.publish({ title: 'One', category: 'loans' });
   await received(page, 'One');
+  await server.ask('PUT', 'v1/topics/ops', { follow: 'open' });
+  for (const title of ['Two', 'Three']) await server.publish({ to: { topic: 'ops' }, title });
   const answers = await page.evaluate(async (id) => {
     const { client } = window.watch;
     const told = ({ name, status, code }) => ({ name, status, code });
@@ -254,6 +256,10 @@ test('requests answer, and tell a refusal from silence', async (t) => {
       inbox: (await client.inbox({ limit: 1, state: 'unread', category: 'loans' })).entries.map((entry) => entry.id),
       marked: (await client.mark({ as: 'read', ids: [id] })).counts.unread,
       counts: client.counts.unread,
+      followed: [await client.follow('ops', { last: 1 }), (await client.inbox()).counts.unread],
+      muted: [await client.mute('ops'), (await client.inbox()).counts.unread],
+      follows: (await client.follows()).topics.find(({ topic }) => topic === 'ops'),
+      back: [await client.unmute('ops'), await client.unfollow('ops'), (await client.follows()).topics.some(({ topic }) => topic === 'ops')],
       missing: await client.entry('nothing').catch(told),
       invalid: await client.mark({ as: 'read', upto: 'nonsense' }).catch((error) => ({ ...told(error), errors: error.errors.length })),
     };
@@ -262,6 +268,11 @@ test('requests answer, and tell a refusal from silence', async (t) => {
   assert.deepEqual(answers.inbox, [id]);
   assert.equal(answers.marked, 0);
   assert.equal(answers.counts, 0, 'an answer tells the badge at once');
+  const ops = { topic: 'ops', user: 'alice', changed: true };
+  assert.deepEqual(answers.followed, [{ ...ops, following: true }, 1], 'with the last one, which is unread');
+  assert.deepEqual(answers.muted, [{ ...ops, muted: true }, 0]);
+  assert.deepEqual(answers.follows, { topic: 'ops', category: 'general', following: true, muted: true, follow: 'open' });
+  assert.deepEqual(answers.back, [{ ...ops, muted: false }, { ...ops, following: false }, false]);
   assert.deepEqual(answers.missing, { name: 'Problem', status: 404, code: 'not-found' });
   assert.equal(answers.invalid.status, 422);
   assert.ok(answers.invalid.errors > 0);

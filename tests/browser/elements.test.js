@@ -1,4 +1,4 @@
-// The three elements in pages that are not ours: another origin with a token or a ticket and the strictest policy, and our own
+// The elements in pages that are not ours: another origin with a token or a ticket and the strictest policy, and our own
 // origin with the cookie. What a person sees, hears and presses.
 
 import assert from 'node:assert/strict';
@@ -737,7 +737,10 @@ test('what comes in a burst is announced in one sentence', async (t) => {
   await eventually(tab, () => window.said.length > 0);
   await server.publish({ title: 'Single' });
   await eventually(tab, () => window.said.length > 1);
-  assert.deepEqual(await tab.evaluate(() => window.said), ['5 new notifications', '1 new notification: Single']);
+  const drafts = ['Draft', 'Final'].map((title) => JSON.stringify({ to: { user: 'alice' }, title, collapse: 'letter' }));
+  await (await server.post('v1/notifications', drafts.join('\n'), 'application/x-ndjson')).text();
+  await eventually(tab, () => window.said.length > 2);
+  assert.deepEqual(await tab.evaluate(() => window.said), ['5 new notifications', '1 new notification: Single', '1 new notification: Final'], 'nothing about what was replaced at once');
 });
 
 test('slots, parts and variables let a page make the elements its own', async (t) => {
@@ -756,6 +759,34 @@ test('slots, parts and variables let a page make the elements its own', async (t
   const accent = await entry(tab, 'One').evaluate((e) => getComputedStyle(e, '::before').backgroundColor);
   assert.equal(accent, 'rgb(120, 40, 160)');
   assert.equal(await tab.getByText('Quiet today.').isVisible(), false);
+});
+
+test('the topics are folded up, speak the language of the page, and are not there for a ticket or where there are none', async (t) => {
+  const { app, server } = await startApplication(t);
+  await server.ask('PUT', 'v1/topics/news/followers/dora', {});
+  const token = await tokenFor(server, 'dora');
+  const ticket = await ticketFor(server, 'dora');
+  app.show(`<tidings-topics id="mine"></tidings-topics><tidings-topics id="reads" ticket="${ticket}"></tidings-topics>`, { token, lang: 'zh-CN' });
+  const profile = await visitor(t);
+  const tab = await profile.newPage();
+  await tab.goto(app.page);
+  await tab.locator('#mine summary', { hasText: '话题 1' }).click();
+  const mute = tab.locator('#mine').getByRole('switch', { name: '免打扰：news' });
+  await mute.press('Space');
+  await tab.locator('#mine [aria-checked="true"]').waitFor();
+  assert.equal((await server.ask('GET', 'v1/topics/news/followers')).followers[0].muted, true);
+  await eventually(tab, () => document.querySelector('#reads').client.status === 'live');
+  assert.equal(await tab.locator('#reads').isVisible(), false);
+  assert.deepEqual(profile.complaints, []);
+
+  await tab.route('**/mute', (route) => route.abort());
+  await mute.click();
+  await tab.locator('#mine [part~="note"]', { hasText: '操作失败：无法连接到服务器。' }).waitFor();
+  assert.equal(await mute.getAttribute('aria-checked'), 'true');
+  await server.ask('DELETE', 'v1/topics/news');
+  await tab.locator('#mine summary').click();
+  await tab.locator('#mine summary').click(); // Opened again, it asks again.
+  await tab.locator('#mine').waitFor({ state: 'hidden' });
 });
 
 test('from right to left the arrows and the panel turn round', async (t) => {
@@ -854,7 +885,7 @@ test('the button that asks for desktop notifications hands the focus on when it 
   assert.equal(await atFocus(tab, (element) => element.id), 'mark-all');
 });
 
-test('one page of many shows a desktop notification, never for what is old, and closes it when it is read elsewhere', async (t) => {
+test('one page of many shows a desktop notification, never for what is old, and closes it when it is read elsewhere or taken back', async (t) => {
   const { app, server } = await startApplication(t);
   await server.publish({ title: 'Old' });
   const token = await tokenFor(server, 'alice');
@@ -872,10 +903,11 @@ test('one page of many shows a desktop notification, never for what is old, and 
   }
   assert.equal(await tabs[0].evaluate(() => Notification.permission), 'granted');
   for (const title of ['First', 'Second', 'Third']) await server.publish({ title, click: `/${title}` });
-  for (const tab of tabs) await badge(tab, '4');
+  const fourth = await server.publish({ title: 'Fourth' });
+  for (const tab of tabs) await badge(tab, '5');
   const all = async () => (await Promise.all(tabs.map(popups))).flat().sort();
-  await until(async () => (await all()).length >= 3);
-  assert.deepEqual(await all(), [['First', false], ['Second', false], ['Third', false]]);
+  await until(async () => (await all()).length >= 4);
+  assert.deepEqual(await all(), [['First', false], ['Fourth', false], ['Second', false], ['Third', false]]);
 
   const shower = await tabThatShows(tabs, 'Third');
   const other = tabs.find((tab) => tab !== shower);
@@ -883,6 +915,7 @@ test('one page of many shows a desktop notification, never for what is old, and 
   await bell(other).click();
   await readButton(other, 'First').click();
   await archiveButton(other, 'Second').click();
+  await server.ask('DELETE', `v1/notifications/${fourth.id}`);
   await until(async () => (await all()).every(([title, closed]) => closed === (title !== 'Third')));
 
   await shower.evaluate(() => window.popups.find(({ title }) => title === 'Third').real.onclick());

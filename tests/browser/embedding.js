@@ -40,7 +40,7 @@ const page = ({ body, lang, dir }) => `<!doctype html>
 /** What the application's own script does: it loads the elements and gives them the token of whoever is signed in. */
 const script = ({ tidings, token, strings }) => `
 import '${tidings}/static/tidings-elements.js';
-for (const element of document.querySelectorAll('tidings-bell, tidings-inbox, tidings-counter')) {
+for (const element of document.querySelectorAll('tidings-bell, tidings-inbox, tidings-counter, tidings-topics')) {
   element.token = ${JSON.stringify(token)};
   element.strings = ${JSON.stringify(strings)};
 }

@@ -9,6 +9,12 @@ let browser;
 before(async () => { browser = await launch(); });
 after(() => browser.close());
 
+const DEADLINE_MS = 10_000;
+/** For what no page shows. */
+const until = async (look) => {
+  for (const deadline = Date.now() + DEADLINE_MS; !(await look()); ) if (Date.now() > deadline) assert.fail(`this never came true: ${look}`);
+};
+
 const publishByForm = async (form, title) => {
   await form.locator('#name').fill('alice');
   await form.locator('#title').fill(title);
@@ -164,6 +170,117 @@ test('marks, archive, undo and mark all reach the other tab', async (t) => {
   await entry(watching, 'Note 3').waitFor();
   assert.deepEqual(await titles(watching), ['Note 3']);
   assert.deepEqual(profile.complaints, []);
+});
+
+test('what was taken back, replaced or is over leaves every tab and the badge, live and after a cut', async (t) => {
+  const server = await Server.start(t);
+  const profile = await openProfile(t, browser);
+  const tabs = [await signIn(profile, server), await openInbox(profile, server)];
+  const inAll = (look) => Promise.all(tabs.map(look));
+  const goneFrom = (title) => inAll((tab) => entry(tab, title).waitFor({ state: 'detached' }));
+  const publishInAll = async (title, more) => {
+    const shown = inAll((tab) => entry(tab, title).waitFor());
+    const [answer] = await Promise.all([server.publish({ title, ...more }), shown]);
+    return answer;
+  };
+  await publishInAll('Stays');
+  const first = await publishInAll('First try');
+  await publishInAll('Build 1', { collapse: 'build' });
+  await inAll((tab) => badge(tab, '3'));
+  await inAll(brand);
+  await entry(tabs[0], 'First try').focus();
+
+  await server.ask('DELETE', `v1/notifications/${first.id}`);
+  await goneFrom('First try');
+  await publishInAll('Build 2', { collapse: 'build' });
+  await goneFrom('Build 1');
+  await publishInAll('For a moment', { expires_in: 2 });
+  await goneFrom('For a moment');
+  await inAll((tab) => badge(tab, '2'));
+  assert.deepEqual(await inAll(titles), Array(2).fill(['Build 2', 'Stays']));
+  assert.equal(await atFocus(tabs[0], (element) => element.closest('article')?.querySelector('h2').textContent), 'Stays', 'the focus went to a neighbour');
+
+  const second = await publishInAll('Second try');
+  await publishInAll('For a while', { expires_in: 3 });
+  await profile.setOffline(true);
+  await inAll((tab) => tab.locator('#connection[data-state="offline"]').waitFor());
+  await profile.route('**/v1/inbox?**', (route) => route.abort()); // Only events can tell it.
+  await server.ask('DELETE', `v1/notifications/${second.id}`);
+  await server.publish({ title: 'Build 3', collapse: 'build' });
+  await until(async () => (await server.ask('GET', 'v1/users/alice/counts')).unread === 2); // The last of them is over.
+  await profile.setOffline(false);
+  await inAll((tab) => entry(tab, 'Build 3').waitFor());
+  for (const title of ['Build 2', 'Second try', 'For a while']) await goneFrom(title);
+  await inAll((tab) => badge(tab, '2'));
+  assert.deepEqual(await inAll(titles), Array(2).fill(['Build 3', 'Stays']));
+  assert.deepEqual(await inAll(isBranded), [true, true]);
+});
+
+test('a muted topic counts in no tab until it is unmuted, and an open one can be left and followed again', async (t) => {
+  const server = await Server.start(t);
+  await server.ask('PUT', 'v1/topics/orders%2F5', { follow: 'open' });
+  await server.ask('PUT', 'v1/topics/orders%2F5/followers/alice', {});
+  const profile = await openProfile(t, browser);
+  const page = await signIn(profile, server);
+  const other = await openInbox(profile, server);
+  const toOrders = (title) => server.publish({ to: { topic: 'orders/5' }, title });
+  await server.publish({ title: 'For you' });
+  await toOrders('Packed');
+  for (const tab of [page, other]) await badge(tab, '2');
+
+  await page.locator('#topics summary').click();
+  const topic = page.locator('[data-topic="orders/5"]');
+  const mute = topic.getByRole('switch', { name: 'Mute: orders/5' });
+  await mute.click();
+  await topic.locator('[aria-checked="true"]').waitFor();
+  for (const tab of [page, other]) await badge(tab, '1');
+  await toOrders('Sent');
+  await entry(other, 'Sent').waitFor();
+  assert.equal((await server.ask('GET', 'v1/users/alice/counts')).unread, 1);
+  await mute.click();
+  for (const tab of [page, other]) await badge(tab, '3');
+
+  assert.equal(await page.locator('[data-topic="library"] [part~="follow"]').isVisible(), false, 'who follows it is not for the person to say');
+  await topic.getByRole('button', { name: 'Leave: orders/5' }).click();
+  const again = topic.getByRole('button', { name: 'Follow: orders/5' });
+  await again.waitFor();
+  assert.equal(await atFocus(page, (element) => element.getAttribute('aria-label')), 'Follow: orders/5', 'the way back is at hand');
+  await toOrders('Not for you');
+  await server.publish({ title: 'Later' });
+  await entry(page, 'Later').waitFor();
+  assert.deepEqual(await titles(page), ['Later', 'Sent', 'Packed', 'For you']);
+  await again.click();
+  await topic.getByRole('button', { name: 'Leave: orders/5' }).waitFor();
+  await toOrders('Welcome back');
+  await entry(page, 'Welcome back').waitFor();
+
+  await server.ask('DELETE', 'v1/topics/orders%2F5/followers/alice');
+  await topic.getByRole('button', { name: 'Leave: orders/5' }).focus();
+  await page.evaluate(() => document.querySelector('tidings-inbox').client.reconnect());
+  await topic.waitFor({ state: 'detached' });
+  assert.equal(await atFocus(page, (element) => element.localName), 'summary');
+  assert.deepEqual(profile.complaints, []);
+});
+
+test('an entry that is no more, without a word of it, goes when it is marked', async (t) => {
+  const server = await Server.start(t);
+  await server.ask('PUT', 'v1/topics/closing', {});
+  await server.ask('PUT', 'v1/topics/closing/followers/alice', {});
+  const page = await signIn(await openProfile(t, browser), server);
+  for (const title of ['One', 'Two']) await server.publish({ to: { topic: 'closing' }, title });
+  await badge(page, '2');
+  await server.ask('DELETE', 'v1/topics/closing'); // Told by the counts only.
+  await noBadge(page);
+  await page.evaluate(() => {
+    window.marks = [];
+    document.addEventListener('tidings-mark', ({ detail }) => window.marks.push(detail.as));
+  });
+  await readButton(page, 'One').click();
+  await entry(page, 'One').waitFor({ state: 'detached' });
+  await archiveButton(page, 'Two').click();
+  await page.waitForFunction(() => window.marks.includes('archived'));
+  assert.deepEqual(await titles(page), []);
+  assert.equal(await page.locator('#toast').isVisible(), false, 'neither an error nor a way back');
 });
 
 test('mark all marks what was on display and nothing that came later', async (t) => {

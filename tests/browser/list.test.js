@@ -151,6 +151,22 @@ test('the dead leave the list', () => {
   assert.deepEqual(ids(list), ['n2']);
 });
 
+test('an answer that was on its way when an entry died does not bring it back', () => {
+  const list = listOf('unread', [notification(5), notification(4)], at(5), 'older');
+  assert.deepEqual(list.applyState({ ids: ['n4', 'n2'], state: 'unread' }, at(6), NOW).missing, ['n2']);
+  list.applyState({ ids: ['n2', 'n4'], state: 'expired' }, at(7), NOW);
+  assert.equal(list.addEntry(notification(4)), false);
+  list.addPage({ entries: [notification(2), notification(1)], cursor: at(6), next: null }, { newest: false });
+  assert.deepEqual(ids(list), ['n5', 'n1']);
+});
+
+test('of those that died in their thousands the latest are remembered', () => {
+  const list = listOf('all', [], at(1));
+  list.bury(Array.from({ length: 5_000 }, (_, i) => `n${i}`));
+  assert.equal(list.addEntry(notification(4_999)), false);
+  assert.equal(list.addEntry(notification(0)), true);
+});
+
 test('positions are compared within one log only', () => {
   assert.equal(isCovered('a.5', 'a.5'), true);
   assert.equal(isCovered('a.6', 'a.5'), false);

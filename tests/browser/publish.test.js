@@ -78,6 +78,61 @@ test('everyone can be addressed, and then no name is asked for', async (t) => {
   assert.deepEqual(profile.complaints, []);
 });
 
+test('a notification can be sent later, for a while and in place of another, in the time of the place', async (t) => {
+  const server = await Server.start(t);
+  const profile = await openProfile(t, browser, { timezoneId: 'Asia/Kolkata' });
+  const inbox = await signIn(profile, server);
+  await server.publish({ title: 'Draft', collapse: 'page 1' });
+  await entry(inbox, 'Draft').waitFor();
+  const form = await openForm(profile, server);
+  const submit = async () => {
+    const sent = form.waitForRequest('**/v1/notifications');
+    await form.locator('#submit').click();
+    return (await sent).postDataJSON();
+  };
+  await form.locator('#more summary').click();
+  assert.equal(await form.locator('#deliver_at, #delay, #expires_at, #expires_in').filter({ visible: true }).count(), 0);
+
+  await form.locator('#title').fill('Final');
+  await form.locator('#when').selectOption('delay');
+  await form.locator('#delay').fill('1s');
+  await form.locator('#ends').selectOption('expires_in');
+  await form.locator('#expires_in').fill('2');
+  await form.locator('#collapse').fill('page 1');
+  assert.equal(await form.locator('#submit').textContent(), 'Schedule');
+  const shown = entry(inbox, 'Final').waitFor();
+  const { delay, expires_in, collapse } = await submit();
+  assert.deepEqual({ delay, expires_in, collapse }, { delay: '1s', expires_in: '2', collapse: 'page 1' });
+  await form.locator('#result time').waitFor();
+  await shown;
+  await entry(inbox, 'Draft').waitFor({ state: 'detached' });
+  await entry(inbox, 'Final').waitFor({ state: 'detached' });
+  assert.equal(await form.locator('#submit').textContent(), 'Publish', 'the next one is not late by accident');
+
+  const year = new Date(Date.now() + 120 * 86_400_000).getUTCFullYear();
+  const day = new Date(Date.now() + 120 * 86_400_000).toISOString().slice(0, 10);
+  await form.locator('#title').fill('In four months');
+  await form.locator('#when').selectOption('deliver_at');
+  await form.locator('#deliver_at').fill(`${day}T09:15`);
+  await form.locator('#ends').selectOption('expires_at');
+  await form.locator('#expires_at').fill(`${day}T09:10`);
+  await form.locator('#more').evaluate((more) => { more.open = false; });
+  assert.equal((await submit()).deliver_at, `${day}T09:15:00+05:30`);
+  await form.locator('#expires_at-error').waitFor();
+  assert.equal(await form.evaluate(() => document.activeElement.id), 'expires_at', 'what was folded up is opened for its error');
+  await form.locator('#expires_at').fill(`${year + 1}-12-31T00:00`);
+  await form.locator('#deliver_at').fill('');
+  await form.locator('#submit').click();
+  await form.locator('#deliver_at-error', { hasText: 'Choose a date and a time.' }).waitFor();
+  assert.equal(await form.evaluate(() => document.activeElement.id), 'deliver_at');
+  await form.locator('#deliver_at').fill(`${day}T09:15`);
+  await submit();
+  await form.locator('#result time', { hasText: '9:15:00' }).waitFor();
+  const { scheduled } = await server.ask('GET', 'v1/scheduled');
+  assert.deepEqual(scheduled.map(({ title, due, expires_at }) => [title, Date.parse(due), Date.parse(expires_at)]),
+    [['In four months', Date.parse(`${day}T03:45Z`), Date.parse(`${year + 1}-12-30T18:30Z`)]]);
+});
+
 test('markup in a title, a body and a sender is shown as text', async (t) => {
   const server = await Server.start(t);
   const profile = await openProfile(t, browser);

@@ -77,6 +77,15 @@ export class Server {
     return fetch(this.page(path), { method: 'POST', headers: { Authorization: `Bearer ${this.key}`, 'Content-Type': type }, body });
   }
 
+  /** A request by the key that must succeed; answers its body. */
+  async ask(method, path, body) {
+    const headers = { Authorization: `Bearer ${this.key}`, 'Content-Type': 'application/json' };
+    const response = await fetch(this.page(path), { method, headers, body: body && JSON.stringify(body) });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}: ${text}`);
+    return text === '' ? null : JSON.parse(text);
+  }
+
   async publish(notification) {
     const response = await this.post('v1/notifications', JSON.stringify({ to: { user: 'alice' }, body: '', ...notification }));
     if (response.status !== 201) throw new Error(`publish answered ${response.status}: ${await response.text()}`);

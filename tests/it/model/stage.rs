@@ -629,7 +629,7 @@ impl Stage {
 
     async fn erase(&mut self, user: &'static str) -> Outcome {
         let told = self.broker().erase(&Identity::Operator, &user_id(user)).await;
-        if !self.world.has_appeared(user) {
+        if !self.world.is_named(user) {
             return refused_alike(&told, &BrokerError::NotFound("user"));
         }
         told.map_err(|error| format!("was refused: {error}"))?;

@@ -860,11 +860,14 @@ impl World {
         self.person(user).muted.contains(&topic.number)
     }
 
-    /// Forgets a person: they are someone new from now on. Whether there was anybody to forget.
-    pub fn erase(&mut self, user: &'static str) -> bool {
-        if !self.person(user).appeared {
-            return false;
-        }
+    /// Whether anything bears a person's name: an inbox, or a notification that waits.
+    pub fn is_named(&self, user: &'static str) -> bool {
+        let names = |to: &To| matches!(to, To::Users(users) if users.contains(&user));
+        self.person(user).appeared || self.waiting.iter().any(|waiting| names(&waiting.sending.to))
+    }
+
+    /// Forgets a person: they are someone new from now on.
+    pub fn erase(&mut self, user: &'static str) {
         for topic in &mut self.topics {
             topic.followers.retain(|follower| *follower != user);
         }
@@ -878,7 +881,6 @@ impl World {
         self.notes.retain_mut(|note| !alone(&mut note.to));
         self.waiting.retain_mut(|waiting| !alone(&mut waiting.sending.to));
         *self.person_mut(user) = Person::default();
-        true
     }
 
     /// Takes what is too old or too many (semantics 15): of topics the oldest, of direct entries the oldest read before
@@ -904,14 +906,18 @@ impl World {
         let published = self.published.get(&number).copied().unwrap_or_default();
         let beyond = self.keep.per_topic.map_or(0, |kept| published.saturating_sub(kept));
         let of_topic = self.notes.iter().filter(|note| note.topic_number == Some(number));
-        let goes = |note: &&Note| note.ordinal <= beyond || cutoff.is_some_and(|cutoff| note.created_at < cutoff);
+        // What is dead went when it died; so few deaths as here are told for ever, and raise no floor (semantics 4).
+        let goes = |note: &&Note| {
+            let too_old = cutoff.is_some_and(|cutoff| note.created_at < cutoff);
+            note.death.is_none() && (note.ordinal <= beyond || too_old)
+        };
         let taken: Vec<Note> = of_topic.filter(goes).cloned().collect();
         for some in taken.chunks(TAKEN_AT_ONCE) {
             self.head += 1;
             let head = self.head;
             for note in some {
                 let floor = self.floors.entry(number).or_default();
-                *floor = (*floor).max(note.seq).max(note.death.map_or(0, |(at, _)| at));
+                *floor = (*floor).max(note.seq);
                 self.notes.retain(|known| known.id != note.id);
             }
             for person in self.people.values_mut() {
