@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::http::{Answer, Ask, Connection};
 use crate::support::server::Server;
-use crate::support::token;
+use crate::support::{token, wait_for};
 
 fn export(server: &Server, user: &str) -> Answer {
     server.operate(Ask::get(&format!("/v1/users/{user}/export")))
@@ -133,6 +133,36 @@ fn an_erased_user_is_gone_and_others_keep_what_is_theirs() {
     // Who comes back under the name begins anew.
     assert_eq!(server.inbox("alice")["entries"], json!([]));
     assert_eq!(server.inbox("alice")["counts"]["unread"], 0);
+}
+
+/// Entries that an erasure takes in several transactions.
+const MANY: usize = 4_000;
+
+#[test]
+fn an_erasure_that_a_kill_cuts_short_is_finished_by_the_next_start() {
+    let mut server = Server::start();
+    let lines: Vec<Value> = (0..MANY).map(|i| json!({ "to": "user:vic", "title": format!("for vic {i}") })).collect();
+    server.operate(Ask::post("/v1/notifications").ndjson(&lines)).expect(200);
+    let (place, operator) = (server.place().clone(), server.operator());
+    let erasing = std::thread::spawn(move || Ask::delete("/v1/users/vic").bearer(&operator).attempt(&place));
+    // The first transaction hides the user; the rest of them takes a while.
+    wait_for("the user to be forgotten", || {
+        let counts = server.operate(Ask::get("/v1/users/vic/counts")).expect(200).json();
+        (counts["unread"] == 0).then_some(())
+    });
+    server.kill();
+    // It was cut short, or it was faster than the kill: either way nothing may be left behind.
+    let _ = erasing.join().expect("the request does not panic");
+
+    server.restart();
+
+    let counts = server.operate(Ask::get("/v1/users/vic/counts")).expect(200).json();
+    assert_eq!((&counts["unread"], &counts["unseen"]), (&json!(0), &json!(0)));
+    server.operate(Ask::delete("/v1/users/vic")).problem(404, "not-found");
+    server.operate(Ask::post("/v1/upkeep/compact")).expect(200);
+    let log = std::fs::read(server.data().join("tidings.db")).expect("the log is there");
+    let found = log.windows(b"for vic".len()).any(|bytes| bytes == b"for vic");
+    assert!(!found, "the log still holds what was erased");
 }
 
 #[test]
