@@ -14,8 +14,8 @@ use crate::wire::status::{Engagement, Recipient};
 
 const SELECT_ABOUT: &str = "
     SELECT title, created_at, expires_at, publisher_kind, publisher FROM notifications WHERE seq = ?1";
-/// One page of those who follow the topic, or did, and whose follow holds the entry. What was marked after the entry died
-/// says nothing of it.
+/// One page of those who follow the topic, or did, and whose follow holds the entry. Who came after the entry
+/// had died never had it, and what was marked after that says nothing of it.
 const COUNT_FOLLOWERS: &str = "
     SELECT count(*), coalesce(sum(seen), 0), coalesce(sum(read), 0), coalesce(sum(archived), 0), max(user) FROM (
         SELECT s.user AS user,
@@ -33,7 +33,7 @@ const COUNT_FOLLOWERS: &str = "
                                 AND w.kind = 3 AND w.upto >= ?2 AND w.changed < ?6)) AS archived
         FROM standings s INDEXED BY standings_by_topic
         WHERE s.source = ?1 AND s.source > 0 AND s.user > ?4 AND s.joined < ?2
-          AND (s.parted IS NULL OR s.parted >= ?2)
+          AND (s.parted IS NULL OR s.parted >= ?2) AND s.began < ?6
         ORDER BY s.user LIMIT ?5)";
 /// One page of those who have appeared, and how many of them `everyone` reached with this entry.
 const COUNT_APPEARED: &str = "
