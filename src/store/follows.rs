@@ -13,9 +13,7 @@ use super::states::Watermarks;
 use super::topics::{self, TopicRow};
 use super::writer::{OpError, Operation, Tx};
 use super::{Refusal, StoreError, Unknown, users};
-use crate::model::{
-    Category, FollowRule, MarkKind, Seq, SourceKey, Tally, Timestamp, TopicKey, TopicName, UserId, UserKey,
-};
+use crate::model::{Category, FollowRule, MarkKind, Seq, SourceKey, Timestamp, TopicKey, TopicName, UserId, UserKey};
 
 const SELECT_FOLLOW: &str = "SELECT joined FROM standings WHERE user = ?1 AND source = ?2 AND parted IS NULL";
 const SELECT_LAST_PARTED: &str = "SELECT max(parted) FROM standings WHERE user = ?1 AND source = ?2";
@@ -29,7 +27,6 @@ const INSERT_FOLLOW: &str = "
 const CLOSE_FOLLOW: &str = "
     UPDATE standings SET parted = ?4, published = ?5, unread_gone = ?6, unseen_gone = ?7, settled = ?4
     WHERE user = ?1 AND source = ?2 AND joined = ?3";
-const DROP_FOLLOW: &str = "DELETE FROM standings WHERE user = ?1 AND source = ?2 AND joined = ?3";
 const COUNT_FOLLOWER: &str = "UPDATE topics SET followers = followers + ?2 WHERE id = ?1";
 const INSERT_MUTE: &str = "INSERT INTO mutes (user, source, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
 const DELETE_MUTE: &str = "DELETE FROM mutes WHERE user = ?1 AND source = ?2";
@@ -57,7 +54,6 @@ pub(super) const STATEMENTS: &[&str] = &[
     INSERT_NEW,
     INSERT_FOLLOW,
     CLOSE_FOLLOW,
-    DROP_FOLLOW,
     COUNT_FOLLOWER,
     INSERT_MUTE,
     DELETE_MUTE,
@@ -214,20 +210,10 @@ impl Operation for Unfollow {
         let source = SourceKey::topic(topic.key);
         let sight = Sight::load(tx.connection(), user)?;
         let open = sight.spans.into_iter().find(|span| span.source == source && span.parted.is_none());
-        let Some(Span { joined, tally, newest, .. }) = open else { return Ok(FollowOutcome::Unchanged) };
+        let Some(Span { joined, tally, .. }) = open else { return Ok(FollowOutcome::Unchanged) };
         let seq = tx.next_seq();
-        if newest > joined {
-            let row = params![user, topic.key, joined, seq, topic.published, tally.unread_gone, tally.unseen_gone];
-            tx.sql(CLOSE_FOLLOW)?.execute(row)?;
-        } else {
-            // Nothing came while it lasted, so nothing stays: coming and going leaves no rows behind.
-            tx.sql(DROP_FOLLOW)?.execute(params![user, topic.key, joined])?;
-            let gone = topic.published;
-            let tally = Tally { own_total: Some(gone), unread_gone: gone, unseen_gone: gone, ..tally };
-            let (category, name) = (topic.category.clone(), Some(topic.name.clone()));
-            let standing = Standing { tally, joined, parted: Some(seq), category, topic: name };
-            tx.change(Change::Standing { user, seq, standing });
-        }
+        let row = params![user, topic.key, joined, seq, topic.published, tally.unread_gone, tally.unseen_gone];
+        tx.sql(CLOSE_FOLLOW)?.execute(row)?;
         tx.sql(COUNT_FOLLOWER)?.execute(params![topic.key, -1])?;
         tx.change(Change::Left { user, topic: topic.key, seq });
         restate(tx, user, source, seq)?;
