@@ -121,7 +121,7 @@ const DELETE_FORGOTTEN_MARKS: &str = "
 /// What was pruned of a past follow stays told, by the user's own floor.
 const DELETE_PAST_FOLLOWS: &str = "
     DELETE FROM standings WHERE user = ?1 AND source = ?2 AND parted < ?3
-    RETURNING min(parted, (SELECT floor FROM topics WHERE id = ?2)), began, joined";
+    RETURNING min(parted, (SELECT floor FROM topics WHERE id = ?2)), joined";
 const DELETE_OLD_WATERMARKS: &str = "
     DELETE FROM watermarks WHERE user = ?1 AND upto < ?2
       AND EXISTS (SELECT 1 FROM watermarks v
@@ -443,13 +443,13 @@ impl Operation for PruneUser {
         self.take_graves(tx)?;
         for (source, before) in &self.surplus.marks {
             tx.sql(DELETE_FORGOTTEN_MARKS)?.execute(params![self.user, source, before, MAX_TAKEN])?;
-            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-            let past: Vec<(Seq, Seq, Seq)> = tx
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let past: Vec<(Seq, Seq)> = tx
                 .sql(DELETE_PAST_FOLLOWS)?
                 .query_map(params![self.user, source, before], row)?
                 .collect::<Result<_, _>>()?;
-            for (floor, began, joined) in past {
-                if floor > began.max(joined) {
+            for (floor, joined) in past {
+                if floor > joined {
                     tx.sql(RAISE_FLOOR)?.execute(params![self.user, floor])?;
                 }
             }

@@ -172,8 +172,8 @@ impl Sight {
     pub fn floor_above(&self, seq: Seq) -> Option<Seq> {
         let topics = self.spans.iter().filter(|span| span.topic.is_some());
         topics
-            .map(|span| (span.floor.min(span.end()), span.began))
-            .filter(|(floor, began)| *floor > seq.max(*began))
+            .map(|span| (span.floor.min(span.end()), span.joined))
+            .filter(|(floor, joined)| *floor > seq.max(*joined))
             .map(|(floor, _)| floor)
             .chain((self.direct_floor > seq).then_some(self.direct_floor))
             .max()
