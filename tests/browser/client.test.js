@@ -744,6 +744,8 @@ test('a ticket that is used elsewhere ends the page for good', async (t) => {
   for (const name of ['sse', 'poll', 'ws']) {
     const page = await openClient(visitor, server, { ticket, share: false, transport: name });
     await status(page, 'live');
+    // Between two polls nobody holds the ticket, and whoever asks next would take it back.
+    await eventually(async () => Object.keys(await connections(server)).length > 0, 'the page waits at the server');
     const elsewhere = await fetch(server.page(`v1/stream?ticket=${ticket}`), { headers: { Accept: 'text/event-stream' } });
     await status(page, 'ended');
     assert.equal((await kept(page)).states.at(-1), 'ended replaced');
