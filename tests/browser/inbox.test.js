@@ -220,6 +220,8 @@ test('a muted topic counts in no tab until it is unmuted, and an open one can be
   const server = await Server.start(t);
   await server.ask('PUT', 'v1/topics/orders%2F5', { follow: 'open' });
   await server.ask('PUT', 'v1/topics/orders%2F5/followers/alice', {});
+  await server.ask('PUT', 'v1/topics/managed', { follow: 'managed' });
+  await server.ask('PUT', 'v1/topics/managed/followers/alice', {});
   const profile = await openProfile(t, browser);
   const page = await signIn(profile, server);
   const other = await openInbox(profile, server);
@@ -240,7 +242,7 @@ test('a muted topic counts in no tab until it is unmuted, and an open one can be
   await mute.click();
   for (const tab of [page, other]) await badge(tab, '3');
 
-  assert.equal(await page.locator('[data-topic="library"] [part~="follow"]').isVisible(), false, 'who follows it is not for the person to say');
+  assert.equal(await page.locator('[data-topic="managed"] [part~="follow"]').isVisible(), false, 'who follows it is not for the person to say');
   await topic.getByRole('button', { name: 'Leave: orders/5' }).click();
   const again = topic.getByRole('button', { name: 'Follow: orders/5' });
   await again.waitFor();
