@@ -198,7 +198,12 @@ impl Begin<'_> {
             Resume::FirstVisit => Err(ResetReason::None),
             Resume::Malformed => Err(ResetReason::Malformed),
             Resume::Now => Ok(reader.head()),
-            Resume::Start => Ok(visible.lowest_floor().min(reader.head())),
+            Resume::Start => {
+                // Retention takes read entries before older unread ones, so a floor may lie above what is retained.
+                let oldest = reader.positions(&visible, Kinds::NotificationsOnly, Seq::ZERO, reader.head(), 1);
+                let first = oldest.ok().and_then(|found| found.first().map(|oldest| oldest.seq.previous()));
+                Ok(visible.lowest_floor().min(first.unwrap_or(reader.head())))
+            }
             Resume::After(cursor) if cursor.epoch != *reader.epoch() => Err(ResetReason::Epoch),
             Resume::After(cursor) if cursor.seq > reader.head() => Err(ResetReason::Ahead),
             Resume::After(cursor) if visible.floor_above(cursor.seq).is_some() => Err(ResetReason::Pruned),
