@@ -23,10 +23,34 @@ pub struct Metrics {
     pub connections: Family<Label, Gauge>,
     /// Open sockets, streams included.
     pub sockets: Gauge,
+    /// Sockets at most.
+    pub sockets_max: Gauge,
+    /// Users with at least one live subscriber.
+    pub users_online: Gauge,
+    /// 1 where the server takes everything, 0 where it does not.
+    pub ready: Gauge,
+    /// Users whose access is taken back.
+    pub revocations: Gauge,
+    /// Bytes of frames that wait for subscribers.
+    pub queue: Gauge,
+    /// Bytes of the database file, and of its write-ahead log.
+    pub database: Gauge,
+    pub wal: Gauge,
+    /// Files and sockets that the process has open, and may have.
+    pub open_files: Gauge,
+    pub open_files_max: Gauge,
+    /// Bytes of memory that the process has.
+    pub resident_memory: Gauge,
+    /// Seconds since the Unix epoch.
+    pub start_time: Gauge,
+    /// Times the settings were read again, by `outcome`: done, refused.
+    pub reloads: Family<Label, Counter>,
     /// Notifications committed.
     pub publishes: Counter,
     /// Frames handed to subscribers, by `transport`.
     pub deliveries: Family<Label, Counter>,
+    /// Bytes of events handed to sockets, by `transport`.
+    pub sent_bytes: Family<Label, Counter>,
     /// Seconds from the durable commit to the frame being handed to the socket's writer.
     pub commit_to_socket: Histogram,
     /// Seconds that one group commit took.
@@ -39,6 +63,8 @@ pub struct Metrics {
     pub recoveries: Family<Label, Counter>,
     /// Streams ended by the server, by `reason`.
     pub byes: Family<Label, Counter>,
+    /// Requests and connections refused because a limit was reached, by `limit`.
+    pub limited: Family<Label, Counter>,
     /// Times a subscriber overran its queue and went back to the log.
     pub lags: Counter,
     /// Panics caught in a connection or a job.
@@ -56,20 +82,42 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("tidings");
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The running version", build);
+        let this = Self::unregistered();
+        this.register_process(&mut registry);
+        this.register_streams(&mut registry);
+        this.register_log(&mut registry);
+        Self { registry, ..this }
+    }
+}
+
+impl Metrics {
+    fn unregistered() -> Self {
         let seconds = || Histogram::new(exponential_buckets(0.000_05, 2.0, 18));
-        let this = Self {
+        Self {
             connections: Family::default(),
             sockets: Gauge::default(),
+            sockets_max: Gauge::default(),
+            users_online: Gauge::default(),
+            ready: Gauge::default(),
+            revocations: Gauge::default(),
+            queue: Gauge::default(),
+            database: Gauge::default(),
+            wal: Gauge::default(),
+            open_files: Gauge::default(),
+            open_files_max: Gauge::default(),
+            resident_memory: Gauge::default(),
+            start_time: Gauge::default(),
+            reloads: Family::default(),
             publishes: Counter::default(),
             deliveries: Family::default(),
+            sent_bytes: Family::default(),
             commit_to_socket: seconds(),
             commit: seconds(),
             batch: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
             errors: Family::default(),
             recoveries: Family::default(),
             byes: Family::default(),
+            limited: Family::default(),
             lags: Counter::default(),
             panics: Counter::default(),
             drift: Counter::default(),
@@ -77,47 +125,111 @@ impl Default for Metrics {
             undelivered: Counter::default(),
             pruned: Counter::default(),
             registry: Registry::default(),
-        };
-        registry.register("connections", "Live subscribers", this.connections.clone());
-        registry.register("sockets", "Open sockets", this.sockets.clone());
-        registry.register("publishes", "Notifications committed", this.publishes.clone());
-        registry.register("deliveries", "Frames handed to subscribers", this.deliveries.clone());
+        }
+    }
+
+    fn register_process(&self, registry: &mut Registry) {
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The running version", build);
+        registry.register("ready", "1 where the server takes everything; /readyz says why not", self.ready.clone());
+        registry.register_with_unit("start_time", "When the process started", Unit::Seconds, self.start_time.clone());
+        registry.register_with_unit("resident_memory", "The process's", Unit::Bytes, self.resident_memory.clone());
+        registry.register("open_files", "Files and sockets that are open", self.open_files.clone());
+        registry.register("open_files_max", "Files and sockets that may be open", self.open_files_max.clone());
+        registry.register("reloads", "Times the settings were read again, by outcome", self.reloads.clone());
+        registry.register("panics", "Panics caught in a connection or a job", self.panics.clone());
+    }
+
+    fn register_streams(&self, registry: &mut Registry) {
+        registry.register("connections", "Live subscribers", self.connections.clone());
+        registry.register("sockets", "Open sockets", self.sockets.clone());
+        registry.register("sockets_max", "Sockets at most", self.sockets_max.clone());
+        registry.register("users_online", "Users with at least one live subscriber", self.users_online.clone());
+        registry.register("revocations", "Users whose access is taken back", self.revocations.clone());
+        registry.register("deliveries", "Frames handed to subscribers", self.deliveries.clone());
+        registry.register_with_unit("sent", "Events handed to sockets", Unit::Bytes, self.sent_bytes.clone());
         registry.register_with_unit(
             "commit_to_socket",
             "From the durable commit to the frame being handed to the socket's writer",
             Unit::Seconds,
-            this.commit_to_socket.clone(),
+            self.commit_to_socket.clone(),
         );
-        registry.register_with_unit("commit", "One group commit", Unit::Seconds, this.commit.clone());
-        registry.register("commit_batch", "Operations in one group commit", this.batch.clone());
-        registry.register("errors", "Requests refused or failed, by problem code", this.errors.clone());
-        registry.register("recoveries", "Streams begun, by how they recovered", this.recoveries.clone());
-        registry.register("byes", "Streams ended by the server, by reason", this.byes.clone());
-        registry.register("lags", "Subscribers that overran their queue and went back to the log", this.lags.clone());
-        registry.register("panics", "Panics caught in a connection or a job", this.panics.clone());
-        registry.register("deaths", "Notifications that are over, by how", this.deaths.clone());
+        registry.register_with_unit(
+            "queue",
+            "Frames that wait for subscribers; a shared one counts for each",
+            Unit::Bytes,
+            self.queue.clone(),
+        );
+        registry.register("errors", "Requests refused or failed, by problem code", self.errors.clone());
+        registry.register("limited", "Refused because a limit was reached, by setting", self.limited.clone());
+        registry.register("recoveries", "Streams begun, by how they recovered", self.recoveries.clone());
+        registry.register("byes", "Streams ended by the server, by reason", self.byes.clone());
+        registry.register("lags", "Subscribers that overran their queue and went back to the log", self.lags.clone());
+    }
+
+    fn register_log(&self, registry: &mut Registry) {
+        registry.register("publishes", "Notifications committed", self.publishes.clone());
+        registry.register_with_unit("commit", "One group commit", Unit::Seconds, self.commit.clone());
+        registry.register("commit_batch", "Operations in one group commit", self.batch.clone());
+        registry.register_with_unit("database", "The database file", Unit::Bytes, self.database.clone());
+        registry.register_with_unit("wal", "The database's write-ahead log", Unit::Bytes, self.wal.clone());
+        registry.register("deaths", "Notifications that are over, by how", self.deaths.clone());
         registry.register(
             "undelivered",
             "Scheduled notifications that could not be delivered; `tidings schedule list` says why",
-            this.undelivered.clone(),
+            self.undelivered.clone(),
         );
-        registry.register("pruned", "Entries that retention took", this.pruned.clone());
+        registry.register("pruned", "Entries that retention took", self.pruned.clone());
         registry.register(
             "count_drift",
             "Users whose stored counts differed from a recount of their entries; always 0 unless there is a fault",
-            this.drift.clone(),
+            self.drift.clone(),
         );
-        Self { registry, ..this }
     }
-}
 
-impl Metrics {
+    /// What a family has counted under these values of its label together.
+    pub fn sum(
+        family: &Family<Label, Counter>,
+        label: &'static str,
+        values: impl IntoIterator<Item = &'static str>,
+    ) -> u64 {
+        values.into_iter().filter_map(|value| family.get(&[(label, value)]).map(|counter| counter.get())).sum()
+    }
+
+    /// Sets the gauges that the kernel knows. What it does not tell stays as it was.
+    pub fn look_at_process(&self) {
+        let set = |gauge: &Gauge, value: Option<u64>| {
+            if let Some(value) = value {
+                gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        };
+        set(&self.open_files, open_files());
+        set(&self.open_files_max, rustix::process::getrlimit(rustix::process::Resource::Nofile).current);
+        set(&self.resident_memory, resident_memory());
+    }
+
     /// The OpenMetrics text (`application/openmetrics-text; version=1.0.0`).
     pub fn text(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a String takes everything that is written");
         text
     }
+}
+
+/// Linux tells their number as the size of the directory since 6.2; before that they are to be counted.
+fn open_files() -> Option<u64> {
+    const LIST: &str = "/proc/self/fd";
+    match std::fs::metadata(LIST).ok()?.len() {
+        0 => u64::try_from(std::fs::read_dir(LIST).ok()?.count()).ok(),
+        told => Some(told),
+    }
+}
+
+/// Bytes, from the line `VmRSS:  1234 kB` (`proc_pid_status(5)`).
+fn resident_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

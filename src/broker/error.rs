@@ -64,6 +64,7 @@ impl From<StoreError> for BrokerError {
                 Refusal::TopicManaged => Self::TopicManaged,
                 Refusal::TooManyFollowed => Self::TooMany("topics that one user follows"),
                 Refusal::TooManyScheduled => Self::TooMany("scheduled notifications"),
+                Refusal::TooManyRevocations => Self::TooMany("users whose access is taken back"),
                 Refusal::NotScheduled => Self::NotScheduled,
                 Refusal::BeingRead => Self::BeingRead,
                 Refusal::Untimely(errors) => Self::Invalid(errors),
@@ -93,9 +94,12 @@ fn some_of(users: &[UserId]) -> String {
 /// Why a credential was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// It never was good, or was revoked.
+    /// It never was good.
     #[error("the credential is not valid")]
     Invalid,
+    /// It was good and was taken back.
+    #[error("the credential was revoked")]
+    Revoked,
     /// It was good and has run out.
     #[error("the credential has run out")]
     Expired,

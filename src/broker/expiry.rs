@@ -8,6 +8,7 @@ use tokio::time::{Sleep, sleep};
 use super::live::Live;
 use crate::clock::Clock;
 use crate::model::Timestamp;
+use crate::wire::event::ByeReason;
 
 /// How long before its end a token's end is told.
 const TOKEN_WARNING: Duration = Duration::from_mins(1);
@@ -16,6 +17,8 @@ const TOKEN_WARNING: Duration = Duration::from_mins(1);
 pub(super) struct Expiry {
     clock: Clock,
     ends: Option<Timestamp>,
+    /// What its end means.
+    reason: ByeReason,
     warned: bool,
     /// Outlives a call of `next`, which each delivery interrupts: to make and drop a timer takes the wheel's lock twice.
     pause: Option<Pin<Box<Sleep>>>,
@@ -28,7 +31,14 @@ pub(super) enum ExpiryEvent {
 
 impl Expiry {
     pub(super) fn new(live: &Live, clock: &Clock) -> Self {
-        Self { clock: clock.clone(), ends: live.subscriber().expires(), warned: false, pause: None }
+        // A proxy's word does not run out; it is to be asked for again, of which a client need not know beforehand.
+        let by_proxy = live.by_proxy();
+        let reason = if by_proxy { ByeReason::Rotate } else { ByeReason::Expired };
+        Self { clock: clock.clone(), ends: live.subscriber().expires(), reason, warned: by_proxy, pause: None }
+    }
+
+    pub(super) fn reason(&self) -> ByeReason {
+        self.reason
     }
 
     pub(super) fn is_over(&self) -> bool {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use super::tally::{Sees, Tallies};
@@ -36,6 +36,8 @@ pub(super) struct Fanout {
     reread: Arc<Notify>,
     /// The newest position that was fanned out.
     head: Seq,
+    /// How many commits it has seen.
+    turns: watch::Sender<u64>,
     /// Subscribers whose counts are due later.
     due: BinaryHeap<Reverse<(Instant, StreamId)>>,
 }
@@ -70,8 +72,9 @@ impl Fanout {
         tallies: Arc<Mutex<Tallies>>,
         metrics: Arc<Metrics>,
         reread: Arc<Notify>,
+        turns: watch::Sender<u64>,
     ) -> Self {
-        Self { epoch, hub, tallies, metrics, reread, head: Seq::ZERO, due: BinaryHeap::new() }
+        Self { epoch, hub, tallies, metrics, reread, head: Seq::ZERO, turns, due: BinaryHeap::new() }
     }
 
     /// Runs until the commit feed ends.
@@ -90,7 +93,10 @@ impl Fanout {
                 None => feed.recv().await,
             };
             match commit {
-                Some(commit) => self.commit(commit),
+                Some(commit) => {
+                    self.commit(commit);
+                    self.turns.send_modify(|turns| *turns += 1);
+                }
                 None => return,
             }
         }
@@ -294,7 +300,14 @@ mod tests {
     async fn counts_that_change_while_a_subscribers_rows_are_read_follow_once_they_are() {
         let (hub, tallies) = (Hub::new(hub::Config::default()), Arc::new(Mutex::new(Tallies::default())));
         let epoch = Epoch::new("k7x2m").expect("an epoch");
-        let fanout = Fanout::new(epoch, hub.clone(), tallies.clone(), Arc::new(Metrics::default()), Arc::default());
+        let fanout = Fanout::new(
+            epoch,
+            hub.clone(),
+            tallies.clone(),
+            Arc::new(Metrics::default()),
+            Arc::default(),
+            watch::channel(0).0,
+        );
         let (commits, feed) = mpsc::channel(1);
         Lifecycle::default().spawn_core(fanout.run(feed));
         tallies.lock().attach(USER);

@@ -86,7 +86,7 @@ impl Broker {
     pub(super) fn has_room(&self) -> Result<(), ByeReason> {
         let refusal = if self.inner.lifecycle.is_draining() {
             ByeReason::Shutdown
-        } else if self.inner.hub.len() >= self.inner.config.hub.max_subscribers {
+        } else if self.inner.hub.len() >= self.inner.config().hub.max_subscribers {
             ByeReason::Overloaded
         } else {
             return Ok(());
@@ -149,7 +149,7 @@ fn events(
                     }
                 }
                 if expiry.is_over() {
-                    yield FeedItem::Bye(ByeReason::Expired, bye(&broker.inner, ByeReason::Expired));
+                    yield FeedItem::Bye(expiry.reason(), bye(&broker.inner, expiry.reason()));
                     return;
                 }
                 if let Some(reason) = live.subscriber().ending() {
@@ -163,7 +163,7 @@ fn events(
             }
             // Asked for as well as waited for: a reader that is never idle would outlive its token otherwise.
             if expiry.is_over() {
-                yield FeedItem::Bye(ByeReason::Expired, bye(&broker.inner, ByeReason::Expired));
+                yield FeedItem::Bye(expiry.reason(), bye(&broker.inner, expiry.reason()));
                 return;
             }
             let taken = tokio::select! {
@@ -175,7 +175,7 @@ fn events(
                         continue;
                     }
                     ExpiryEvent::End => {
-                        yield FeedItem::Bye(ByeReason::Expired, bye(&broker.inner, ByeReason::Expired));
+                        yield FeedItem::Bye(expiry.reason(), bye(&broker.inner, expiry.reason()));
                         return;
                     }
                 },

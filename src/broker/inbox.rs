@@ -72,6 +72,7 @@ impl Broker {
         let whole = UserIdentity {
             user: user.clone(),
             credential: Credential::Bearer,
+            issued: None,
             topics: None,
             publishes: false,
             expires: None,
@@ -140,7 +141,7 @@ impl Broker {
         F: FnOnce(&Reader<'_>, Sight, Cursor) -> Result<R, StoreError> + Send + 'static,
         R: Send + 'static,
     {
-        let newcomer_since = self.inner.clock.now().before(self.inner.config.everyone_horizon);
+        let newcomer_since = self.inner.clock.now().before(self.inner.config().everyone_horizon);
         let read = self.inner.store.read(move |session| {
             session.snapshot(|reader| {
                 let (mut sight, sight_of) = match reader.user(&who.user)? {

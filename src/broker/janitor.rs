@@ -47,12 +47,13 @@ struct Janitor {
 
 impl Janitor {
     async fn round(&mut self, broker: &Broker) -> Result<(), StoreError> {
-        let Inner { store, clock, config, .. } = &*broker.inner;
+        let Inner { store, clock, .. } = &*broker.inner;
         let now = clock.now();
-        let before = now.before(config.idempotency_ttl);
+        let before = now.before(broker.config().idempotency_ttl);
         while store.write(PruneIdempotency { before, limit: BATCH }).await? == BATCH as usize {}
         let before = now.before(TICKET_MEMORY);
         while store.write(PruneTickets { before, limit: BATCH }).await? == BATCH as usize {}
+        broker.note_used_keys().await?;
         broker.finish_erasures().await?;
         while store.write(PruneFailed { before: now.before(FAILED_MEMORY), limit: BATCH }).await? == BATCH as usize {}
         broker.retain_topics().await?;

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{digest, rand};
@@ -11,8 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::RwLock;
 
 use super::{AuthError, Broker, BrokerError};
-use crate::model::{Identity, KeyId, KeyIdentity, Scope};
-use crate::store::{AddKey, KeyRow, RevokeKey, Store, StoreError};
+use crate::model::{Identity, KeyId, KeyIdentity, Scope, Timestamp};
+use crate::store::{AddKey, KeyRow, RevokeKey, RotateKey, Store, StoreError, TouchKeys};
 use crate::wire::manage::{KeyBody, KeyInfo};
 
 /// What API keys begin with.
@@ -23,18 +25,23 @@ const MAX_KEYS: usize = 10_000;
 /// All keys.
 pub(super) struct Keyring {
     keys: RwLock<HashMap<String, Held>>,
+    /// Held while a key is changed, in the store and then here, so that both end alike.
+    changing: tokio::sync::Mutex<()>,
 }
 
 struct Held {
     row: KeyRow,
     identity: KeyIdentity,
+    /// Milliseconds since the Unix epoch; 0 is never. Written down by the janitor.
+    used_at: AtomicI64,
 }
 
 impl Held {
     fn new(row: KeyRow) -> Self {
         let scopes = row.scopes.split(' ').filter_map(Scope::parse).collect();
         let identity = KeyIdentity { id: KeyId(row.id.as_str().into()), name: row.name.as_str().into(), scopes };
-        Self { row, identity }
+        let used_at = AtomicI64::new(row.last_used_at.map_or(0, Timestamp::as_millis));
+        Self { row, identity, used_at }
     }
 }
 
@@ -42,15 +49,40 @@ impl Keyring {
     pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
         let rows = store.read(|session| session.snapshot(|reader| reader.keys())).await?;
         let keys = rows.into_iter().map(|row| (row.id.clone(), Held::new(row))).collect();
-        Ok(Self { keys: RwLock::new(keys) })
+        Ok(Self { keys: RwLock::new(keys), changing: tokio::sync::Mutex::default() })
     }
 
     /// Who holds this key.
-    pub(super) fn identify(&self, id: &str, secret: &str) -> Result<KeyIdentity, AuthError> {
+    pub(super) fn identify(&self, id: &str, secret: &str, now: Timestamp) -> Result<KeyIdentity, AuthError> {
         let keys = self.keys.read();
-        let held = keys.get(id).filter(|held| held.row.revoked_at.is_none()).ok_or(AuthError::Invalid)?;
-        verify_slices_are_equal(&sha256(secret.as_bytes()), &held.row.hash).map_err(|_| AuthError::Invalid)?;
+        let held = keys.get(id).ok_or(AuthError::Invalid)?;
+        let (hash, row) = (sha256(secret.as_bytes()), &held.row);
+        let is = |stored: &[u8; 32]| verify_slices_are_equal(&hash, stored).is_ok();
+        match &row.old {
+            _ if is(&row.hash) => {}
+            Some((old, until)) if is(old) && now < *until => {}
+            Some((old, _)) if is(old) => return Err(AuthError::Expired),
+            _ => return Err(AuthError::Invalid),
+        }
+        if row.revoked_at.is_some() {
+            return Err(AuthError::Revoked);
+        }
+        held.used_at.store(now.as_millis(), Ordering::Relaxed);
         Ok(held.identity.clone())
+    }
+
+    /// Keys that were used since this was last asked.
+    pub(super) fn used(&self) -> Vec<(String, Timestamp)> {
+        let mut keys = self.keys.write();
+        let mut used = Vec::new();
+        for (id, held) in keys.iter_mut() {
+            let at = Some(Timestamp::from_millis(held.used_at.load(Ordering::Relaxed)));
+            if at > Some(Timestamp::from_millis(0)) && at > held.row.last_used_at {
+                held.row.last_used_at = at;
+                used.extend(at.map(|at| (id.clone(), at)));
+            }
+        }
+        used
     }
 }
 
@@ -73,6 +105,8 @@ impl Broker {
             scopes: scopes.join(" "),
             created_at: self.inner.clock.now(),
             revoked_at: None,
+            last_used_at: None,
+            old: None,
         };
         self.inner.store.write(AddKey(row.clone())).await?;
         let info = info(&row);
@@ -86,8 +120,26 @@ impl Broker {
     /// [`BrokerError::Forbidden`].
     pub async fn keys(&self, by: &Identity) -> Result<Vec<KeyInfo>, BrokerError> {
         admin(by)?;
+        self.note_used_keys().await?;
         let rows = self.inner.store.read(|session| session.snapshot(|reader| reader.keys())).await?;
         Ok(rows.iter().map(info).collect())
+    }
+
+    /// Gives a key another secret, told here and never again. The one before is taken for `grace` more.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn rotate_key(&self, by: &Identity, id: &str, grace: Duration) -> Result<(KeyInfo, String), BrokerError> {
+        admin(by)?;
+        let Secret { text, hash, .. } = secret_of(KEY_PREFIX, id.to_owned());
+        let old_until = self.inner.clock.now().after(grace);
+        let _changing = self.inner.keys.changing.lock().await;
+        self.inner.store.write(RotateKey { id: id.to_owned(), hash, old_until }).await?;
+        let mut keys = self.inner.keys.keys.write();
+        let held = keys.get_mut(id).ok_or(BrokerError::NotFound("key"))?;
+        held.row.old = Some((held.row.hash, old_until));
+        held.row.hash = hash;
+        Ok((info(&held.row), text))
     }
 
     /// Ends a key; requests with it are refused from here on.
@@ -97,11 +149,20 @@ impl Broker {
     pub async fn revoke_key(&self, by: &Identity, id: &str) -> Result<(), BrokerError> {
         admin(by)?;
         let now = self.inner.clock.now();
+        let _changing = self.inner.keys.changing.lock().await;
         self.inner.store.write(RevokeKey { id: id.to_owned(), now }).await?;
         if let Some(held) = self.inner.keys.keys.write().get_mut(id) {
             held.row.revoked_at.get_or_insert(now);
         }
         Ok(())
+    }
+}
+
+impl Broker {
+    /// Writes down when keys were last used.
+    pub(super) async fn note_used_keys(&self) -> Result<(), StoreError> {
+        let used = self.inner.keys.used();
+        if used.is_empty() { Ok(()) } else { self.inner.store.write(TouchKeys(used)).await }
     }
 }
 
@@ -116,6 +177,8 @@ fn info(row: &KeyRow) -> KeyInfo {
         scopes: row.scopes.split(' ').filter_map(Scope::parse).collect(),
         created_at: row.created_at,
         revoked_at: row.revoked_at,
+        last_used_at: row.last_used_at,
+        old_until: row.old.map(|(_, until)| until),
     }
 }
 
@@ -129,13 +192,19 @@ pub(super) struct Secret {
 }
 
 pub(super) fn fresh_secret(prefix: &str) -> Secret {
-    let (mut id, mut secret) = ([0u8; 8], [0u8; 32]);
-    for bytes in [&mut id[..], &mut secret[..]] {
-        rand::fill(bytes).expect("the system's random source works, or nothing here may go on");
-    }
     // The id has no `_`, so the text splits in one way; the secret may.
-    let id = format!("{:016x}", u64::from_be_bytes(id));
-    let secret = URL_SAFE_NO_PAD.encode(secret);
+    secret_of(prefix, format!("{:016x}", u64::from_be_bytes(random())))
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).expect("the system's random source works, or nothing here may go on");
+    bytes
+}
+
+/// Another secret for the same id.
+fn secret_of(prefix: &str, id: String) -> Secret {
+    let secret = URL_SAFE_NO_PAD.encode(random::<32>());
     Secret { text: format!("{prefix}_{id}_{secret}"), hash: sha256(secret.as_bytes()), id }
 }
 

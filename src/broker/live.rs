@@ -37,7 +37,7 @@ impl Stay {
     fn seats(self, user: UserKey, credential: &Credential) -> Vec<Seat> {
         let ticket = match credential {
             Credential::Ticket(id) => Some(Seat::Ticket(id.clone())),
-            Credential::Bearer | Credential::Cookie => None,
+            Credential::Bearer | Credential::Cookie | Credential::Proxy => None,
         };
         match self {
             Self::Stream | Self::Poll(None) => ticket.into_iter().collect(),
@@ -101,11 +101,20 @@ impl Live {
             attempt = self::attempt(broker, stream, &who, &request, &stay).await?;
         }
         let Attempt::Attached(attachment, tally, opening) = attempt else { return Err(ByeReason::Overloaded) };
+        if broker.inner.is_revoked(&who) {
+            // It was taken back after the credential was judged, maybe just before this one came to the hub.
+            attachment.subscriber().end(ByeReason::Revoked);
+        }
         if broker.inner.lifecycle.is_draining() {
             // The drain may have walked the hub just before this one came.
             attachment.subscriber().end(ByeReason::Shutdown);
         }
         Ok((Self { broker: broker.clone(), who, request, attachment, _tally: tally }, *opening))
+    }
+
+    /// Whether a proxy vouches for the user.
+    pub(super) fn by_proxy(&self) -> bool {
+        self.who.credential == Credential::Proxy
     }
 
     pub(super) fn subscriber(&self) -> &Arc<Subscriber> {
@@ -193,7 +202,7 @@ async fn attempt(
         };
         let Ok(attachment) = inner.hub.attach(attach) else { return Ok(Attempt::Full) };
         join(session, &attachment, &who)?;
-        let greeting = Greeting { heartbeat: inner.config.heartbeat.as_secs(), stream: stream.to_string() };
+        let greeting = Greeting { heartbeat: inner.config().heartbeat.as_secs(), stream: stream.to_string() };
         let begin = Begin { who: &who, request: &request, greeting, tallies: &inner.tallies, metrics: &inner.metrics };
         let opening = session.snapshot(|reader| begin.run(reader, user))?;
         Ok(Attempt::Attached(attachment, tally, Box::new(opening)))

@@ -18,7 +18,10 @@ mod live;
 mod notifications;
 mod opening;
 mod poll;
+mod presence;
 mod publish;
+mod pulse;
+mod revocations;
 mod schedule;
 mod tally;
 mod tickets;
@@ -31,8 +34,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 pub use error::{AuthError, BrokerError};
 pub use feed::{Feed, FeedItem, FeedRequest, retry_ms};
@@ -40,7 +45,7 @@ pub use identity::Credentials;
 pub use inbox::InboxQuery;
 pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};
-pub use token::{JwtConfig, TokenClaims, mint_token};
+pub use token::{JwtConfig, KeyFile, TokenClaims, VerifyingKey, mint_token};
 
 pub use crate::hub::Filter;
 pub use crate::store::{InboxState, Muting as Mute, OpenError, Retention, Unknown};
@@ -49,7 +54,7 @@ use crate::clock::Clock;
 use crate::hub::{self, Hub};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::model::{Epoch, UserId, UserKey};
+use crate::model::{Cursor, Epoch, Timestamp, UserId, UserKey};
 use crate::store::{self, Appear, Policy, Store};
 use crate::wire::event::ByeReason;
 
@@ -60,6 +65,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// How long a ticket is good for.
     pub ticket_ttl: Duration,
+    /// How long a stream goes on on a proxy's word before the proxy is asked again.
+    pub proxy_recheck: Duration,
     /// Within which it must be used first.
     pub ticket_first_use: Duration,
     /// How far back `everyone` reaches for someone new.
@@ -84,6 +91,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(15),
             ticket_ttl: Duration::from_hours(12),
             ticket_first_use: Duration::from_mins(1),
+            proxy_recheck: Duration::from_mins(15),
             everyone_horizon: Duration::from_hours(7 * 24),
             idempotency_ttl: Duration::from_hours(24),
             unknown_topics: Unknown::Create,
@@ -124,7 +132,9 @@ pub struct Broker {
 }
 
 struct Inner {
-    config: Config,
+    /// Replaced as a whole by a reload.
+    config: ArcSwap<Config>,
+    started: Timestamp,
     clock: Clock,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
@@ -134,7 +144,18 @@ struct Inner {
     /// Wakes whoever does what is due.
     due: Arc<Notify>,
     keys: keys::Keyring,
+    revocations: revocations::Revocations,
+    /// Moves with each commit that the fan-out has seen.
+    turned: watch::Receiver<u64>,
+    /// Since when a sign of life is waited for.
+    asked: Mutex<Option<Instant>>,
     running: publish::Running,
+}
+
+impl Inner {
+    fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
 }
 
 impl Broker {
@@ -153,12 +174,16 @@ impl Broker {
         let hub = Hub::new(config.hub);
         let tallies = Arc::new(Mutex::new(tally::Tallies::default()));
         let keys = keys::Keyring::load(&store).await.map_err(|e| OpenError::Damaged(e.to_string()))?;
+        let revocations =
+            revocations::Revocations::load(&store).await.map_err(|e| OpenError::Damaged(e.to_string()))?;
         let reread = Arc::new(Notify::new());
-        let fanout =
-            fanout::Fanout::new(store.epoch().clone(), hub.clone(), tallies.clone(), metrics.clone(), reread.clone());
+        let (turns, turned) = watch::channel(0);
+        let (epoch, woken) = (store.epoch().clone(), reread.clone());
+        let fanout = fanout::Fanout::new(epoch, hub.clone(), tallies.clone(), metrics.clone(), woken, turns);
         lifecycle.spawn_core(fanout.run(feed));
         let inner = Inner {
-            config,
+            config: ArcSwap::from_pointee(config),
+            started: clock.now(),
             clock,
             metrics,
             lifecycle: lifecycle.clone(),
@@ -167,6 +192,9 @@ impl Broker {
             tallies,
             due: Arc::default(),
             keys,
+            revocations,
+            turned,
+            asked: Mutex::default(),
             running: publish::Running::default(),
         };
         let this = Self { inner: Arc::new(inner) };
@@ -187,13 +215,37 @@ impl Broker {
         &self.inner.metrics
     }
 
+    /// When this run began.
+    pub fn started(&self) -> Timestamp {
+        self.inner.started
+    }
+
+    /// The newest durable position.
+    pub fn head(&self) -> Cursor {
+        Cursor { epoch: self.inner.store.epoch().clone(), seq: self.inner.store.head() }
+    }
+
+    /// Bytes that are free where the database lies. `None` where it can't be told.
+    pub fn disk_free(&self) -> Option<u64> {
+        let free = rustix::fs::statvfs(self.inner.store.path()).ok()?;
+        Some(free.f_bavail.saturating_mul(free.f_frsize))
+    }
+
     /// The identity of the log.
     pub fn epoch(&self) -> &Epoch {
         self.inner.store.epoch()
     }
 
-    pub fn config(&self) -> &Config {
-        &self.inner.config
+    pub fn config(&self) -> Arc<Config> {
+        self.inner.config()
+    }
+
+    /// Goes on with other settings. What is fixed for as long as the server runs stays: the hub's and the store's limits
+    /// and the operator's credential.
+    pub fn reconfigure(&self, config: Config) {
+        let now = self.inner.config();
+        let operator_secret = now.operator_secret.clone();
+        self.inner.config.store(Arc::new(Config { operator_secret, hub: now.hub, store: now.store.clone(), ..config }));
     }
 
     /// Ends every stream with `bye shutdown`.
@@ -202,7 +254,7 @@ impl Broker {
     }
 
     pub fn health(&self) -> Health {
-        if let Some(reason) = self.inner.store.failure() {
+        if let Some(reason) = self.inner.store.failure().or_else(|| self.stalled()) {
             Health::Degraded(reason)
         } else if self.inner.lifecycle.is_draining() {
             Health::Draining
@@ -219,14 +271,14 @@ impl Broker {
 
     /// The operator's rules that publishes meet.
     fn policy(&self) -> Policy {
-        let Config { unknown_topics, unknown_users, everyone_horizon, .. } = self.inner.config;
+        let Config { unknown_topics, unknown_users, everyone_horizon, .. } = *self.inner.config();
         Policy { topics: unknown_topics, users: unknown_users, everyone_horizon }
     }
 
     /// The user's number; someone new appears now, which fixes where `everyone` begins for them.
     async fn appear(&self, user: &UserId) -> Result<UserKey, BrokerError> {
         let now = self.inner.clock.now();
-        let everyone_horizon = self.inner.config.everyone_horizon;
+        let everyone_horizon = self.inner.config().everyone_horizon;
         Ok(self.inner.store.write(Appear { user: user.clone(), now, everyone_horizon }).await?)
     }
 }

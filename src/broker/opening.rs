@@ -13,7 +13,7 @@ use super::inbox::may_see;
 use super::tally::Tallies;
 use crate::hub::{Attachment, Filter, Taken};
 use crate::metrics::Metrics;
-use crate::model::{Cursor, Seq, UserIdentity, UserKey};
+use crate::model::{Credential, Cursor, Seq, UserIdentity, UserKey};
 use crate::store::{InboxState, Kinds, PageQuery, Position, Reader, Replayed, Session, Sight, StoreError};
 use crate::wire::cursor::Resume;
 use crate::wire::event::{EventKind, Hello, MISSED_EXACT, ResetReason};
@@ -266,7 +266,7 @@ impl Begin<'_> {
             missed,
             counts: sight.counts(|span| may_see(self.who, span)),
             heartbeat: self.greeting.heartbeat,
-            expires: self.who.expires,
+            expires: self.who.expires.filter(|_| self.who.credential != Credential::Proxy),
             stream: self.greeting.stream.clone(),
         }
     }

@@ -117,7 +117,7 @@ impl Poll<'_> {
                 event = expiry.next() => match event {
                     // `expires` stands in each answer; a warning here would wake every poll of the last minute.
                     ExpiryEvent::Warn(_) => continue,
-                    ExpiryEvent::End => return Ok(Some(ByeReason::Expired)),
+                    ExpiryEvent::End => return Ok(Some(expiry.reason())),
                 },
                 () = sleep_until(until) => return Ok(None),
             };

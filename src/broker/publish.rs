@@ -94,7 +94,7 @@ impl Broker {
             }
             _ => None,
         };
-        let when = when(&draft.life, now, self.inner.config.schedule_horizon);
+        let when = when(&draft.life, now, self.inner.config().schedule_horizon);
         let waits = when.as_ref().is_ok_and(|when| *when != When::default());
         let publish = Publish {
             id: NotificationId(Uuid::now_v7()),
@@ -106,7 +106,7 @@ impl Broker {
                 route: i.route,
                 key: i.key,
                 body_hash: i.body_hash,
-                valid_after: now.before(self.inner.config.idempotency_ttl),
+                valid_after: now.before(self.inner.config().idempotency_ttl),
             }),
             now,
             policy: self.policy(),

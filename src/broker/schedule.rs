@@ -118,7 +118,7 @@ impl Broker {
             draft.content.sender = Some(user.user.as_str().to_owned());
         }
         let now = self.inner.clock.now();
-        let horizon = self.inner.config.schedule_horizon;
+        let horizon = self.inner.config().schedule_horizon;
         // The end is counted from the moment that stays where no other is named.
         let When { due, .. } = when(&draft.life, now, horizon).map_err(BrokerError::Invalid)?;
         // A moment that has come is one too; only a draft that names none keeps the old one.

@@ -24,7 +24,7 @@ impl Broker {
     /// [`BrokerError`].
     pub async fn create_ticket(&self, by: &Identity, user: Option<UserId>) -> Result<Ticket, BrokerError> {
         let now = self.inner.clock.now();
-        let mut expires = now.after(self.inner.config.ticket_ttl);
+        let mut expires = now.after(self.inner.config().ticket_ttl);
         let (user, topics) = match (by, user) {
             (Identity::User(UserIdentity { credential: Credential::Ticket(_), .. }), _) => {
                 return Err(BrokerError::Forbidden("a ticket reads only; it makes no other ticket"));
@@ -47,10 +47,17 @@ impl Broker {
             _ => return Err(BrokerError::Forbidden("making tickets needs the scope `tickets`")),
         };
         let secret = fresh_secret(TICKET_PREFIX);
-        let use_by = now.after(self.inner.config.ticket_first_use).min(expires);
-        let row =
-            TicketRow { hash: secret.hash, user: user.clone(), topics, use_by, used_at: None, expires_at: expires };
-        self.inner.store.write(AddTicket { id: secret.id, ticket: row, now }).await?;
+        let use_by = now.after(self.inner.config().ticket_first_use).min(expires);
+        let row = TicketRow {
+            hash: secret.hash,
+            user: user.clone(),
+            topics,
+            created_at: now,
+            use_by,
+            used_at: None,
+            expires_at: expires,
+        };
+        self.inner.store.write(AddTicket { id: secret.id, ticket: row }).await?;
         Ok(Ticket { ticket: secret.text, user, use_by, expires })
     }
 
@@ -73,13 +80,15 @@ impl Broker {
             }
         }
         let topics = row.topics.map(|text| text.split(' ').filter_map(TopicPattern::new).collect());
-        Ok(UserIdentity {
+        let who = UserIdentity {
             user: row.user,
             credential: Credential::Ticket(Arc::from(id)),
             topics,
             publishes: false,
             expires: Some(row.expires_at),
-        })
+            issued: Some(row.created_at),
+        };
+        self.check_revoked(who)
     }
 }
 

@@ -1,9 +1,12 @@
-//! Users' tokens: JWT (RFC 7519) with HS256, minted by the embedding application or by `tidings token`.
+//! Users' tokens: JWT (RFC 7519) with HS256, ES256, RS256 or `EdDSA`, minted by the embedding application, by who signs
+//! people in for it, or by `tidings token`.
 //!
-//! **Invariant**: the algorithm is fixed by our key, never by the token's header; claims are looked at only after the
+//! **Invariant**: the algorithm is fixed by our key, never by the token's header, which only chooses among our keys: by
+//! `kid` the one of that name, without it those that have none. No address from a token is ever fetched. Claims are looked at only after the
 //! signature was verified; `sub` and `exp` must be there with the right types.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,8 +26,10 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// How users' tokens are checked.
 #[derive(Clone, Default)]
 pub struct JwtConfig {
-    /// The shared secret of HS256.
+    /// The server's own secret, of HS256 and without a name: what `tidings token` and most applications sign with.
     pub secret: Vec<u8>,
+    /// Further keys, so that they can be changed without signing anybody out.
+    pub keys: Vec<VerifyingKey>,
     /// `aud` must name this, where it is set.
     pub audience: Option<String>,
     /// `iss` must be this, where it is set.
@@ -35,9 +40,63 @@ impl fmt::Debug for JwtConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtConfig")
             .field("secret", &"…")
+            .field("keys", &self.keys)
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
             .finish()
+    }
+}
+
+/// A key that signs users' tokens: a secret, or the public half of a pair.
+#[derive(Clone)]
+pub struct VerifyingKey {
+    name: Option<String>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+}
+
+/// A verifying key as settings name it; the server reads the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFile {
+    /// One of [`VerifyingKey::ALGORITHMS`].
+    pub algorithm: String,
+    /// The `kid` of its tokens.
+    pub name: Option<String>,
+    pub path: PathBuf,
+}
+
+impl VerifyingKey {
+    /// The algorithms, as they are written.
+    pub const ALGORITHMS: [&str; 4] = ["HS256", "ES256", "RS256", "EdDSA"];
+
+    /// `name` is the `kid` of its tokens; `bytes` the secret, or a public key in PEM.
+    ///
+    /// # Errors
+    /// What is wrong, in words.
+    pub fn new(algorithm: &str, name: Option<String>, bytes: &[u8]) -> Result<Self, &'static str> {
+        let (algorithm, key) = match algorithm {
+            "HS256" => (Algorithm::HS256, Ok(DecodingKey::from_secret(bytes))),
+            "ES256" => (Algorithm::ES256, DecodingKey::from_ec_pem(bytes)),
+            "RS256" => (Algorithm::RS256, DecodingKey::from_rsa_pem(bytes)),
+            "EdDSA" => (Algorithm::EdDSA, DecodingKey::from_ed_pem(bytes)),
+            _ => return Err("is none of HS256, ES256, RS256 and EdDSA"),
+        };
+        let key = key.map_err(|_| "holds no public key of that kind in PEM; `openssl pkey -pubout` writes one")?;
+        Ok(Self { name, algorithm, key })
+    }
+
+    /// Whether its tokens are signed with a secret that nobody else may read.
+    pub fn is_secret(algorithm: &str) -> bool {
+        algorithm == "HS256"
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyingKey")
+            .field("name", &self.name)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -46,6 +105,8 @@ impl fmt::Debug for JwtConfig {
 pub struct TokenClaims {
     pub user: UserId,
     pub expires: Timestamp,
+    /// When it was made.
+    pub issued: Timestamp,
     /// Topics it may see; `None` is all that the user follows.
     pub topics: Option<Vec<TopicPattern>>,
     /// Scopes, separated by spaces (RFC 8693). `publish` lets the form publish.
@@ -56,6 +117,7 @@ pub struct TokenClaims {
 struct Claims {
     sub: String,
     exp: i64,
+    iat: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     aud: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +137,8 @@ struct ForeignClaims {
     #[serde(default)]
     nbf: Option<f64>,
     #[serde(default)]
+    iat: Option<f64>,
+    #[serde(default)]
     topics: Option<Vec<String>>,
     #[serde(default)]
     scope: Option<String>,
@@ -85,6 +149,7 @@ pub fn mint_token(config: &JwtConfig, claims: &TokenClaims) -> String {
     let claims = Claims {
         sub: claims.user.as_str().to_owned(),
         exp: claims.expires.as_seconds(),
+        iat: claims.issued.as_seconds(),
         aud: config.audience.clone(),
         iss: config.issuer.clone(),
         topics: claims.topics.as_ref().map(|topics| topics.iter().map(|t| t.as_str().to_owned()).collect()),
@@ -96,10 +161,48 @@ pub fn mint_token(config: &JwtConfig, claims: &TokenClaims) -> String {
 
 /// Checks a token.
 pub(super) fn verify(config: &JwtConfig, token: &str, now: Timestamp) -> Result<UserIdentity, AuthError> {
-    if token.len() > MAX_TOKEN_BYTES || config.secret.is_empty() {
+    if token.len() > MAX_TOKEN_BYTES {
         return Err(AuthError::Invalid);
     }
-    let mut validation = Validation::new(Algorithm::HS256);
+    let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Invalid)?;
+    // An extension that must be understood, and none is (RFC 7515, 4.1.11).
+    if header.crit.is_some() {
+        return Err(AuthError::Invalid);
+    }
+    let own = header.kid.is_none() && header.alg == Algorithm::HS256 && !config.secret.is_empty();
+    let own = own.then(|| (Algorithm::HS256, DecodingKey::from_secret(&config.secret)));
+    let named = config.keys.iter().filter(|key| key.name == header.kid && key.algorithm == header.alg);
+    let claims = own
+        .iter()
+        .map(|(algorithm, key)| (*algorithm, key))
+        .chain(named.map(|key| (key.algorithm, &key.key)))
+        .find_map(|(algorithm, key)| claims_by(config, token, algorithm, key))
+        .ok_or(AuthError::Invalid)?;
+    let user = UserId::new(&claims.sub).map_err(|_| AuthError::Invalid)?;
+    let topics = claims.topics.as_deref().map(patterns).transpose()?;
+    let expires = numeric_date(claims.exp)?;
+    let issued = claims.iat.map(numeric_date).transpose()?;
+    let begins = claims.nbf.map(numeric_date).transpose()?;
+    // A token from the future would outlive a revocation.
+    if begins.max(issued).is_some_and(|moment| moment > now.after(CLOCK_SKEW)) {
+        return Err(AuthError::Invalid);
+    }
+    if expires <= now {
+        return Err(AuthError::Expired);
+    }
+    Ok(UserIdentity {
+        user,
+        credential: Credential::Bearer,
+        topics,
+        publishes: claims.scope.is_some_and(|scope| scope.split(' ').any(|word| word == "publish")),
+        expires: Some(expires),
+        issued,
+    })
+}
+
+/// The claims of a token that one key has signed, and that is meant for us.
+fn claims_by(config: &JwtConfig, token: &str, algorithm: Algorithm, key: &DecodingKey) -> Option<ForeignClaims> {
+    let mut validation = Validation::new(algorithm);
     // The clock is ours, so that one clock decides.
     validation.validate_exp = false;
     validation.set_required_spec_claims(&["exp", "sub"]);
@@ -112,29 +215,7 @@ pub(super) fn verify(config: &JwtConfig, token: &str, now: Timestamp) -> Result<
         validation.set_issuer(&[issuer]);
         validation.required_spec_claims.insert("iss".to_owned());
     }
-    let key = DecodingKey::from_secret(&config.secret);
-    let token = jsonwebtoken::decode::<ForeignClaims>(token, &key, &validation).map_err(|_| AuthError::Invalid)?;
-    // An extension that must be understood, and none is (RFC 7515, 4.1.11).
-    if token.header.crit.is_some() {
-        return Err(AuthError::Invalid);
-    }
-    let claims = token.claims;
-    let user = UserId::new(&claims.sub).map_err(|_| AuthError::Invalid)?;
-    let topics = claims.topics.as_deref().map(patterns).transpose()?;
-    let expires = numeric_date(claims.exp)?;
-    if claims.nbf.map(numeric_date).transpose()?.is_some_and(|begins| begins > now.after(CLOCK_SKEW)) {
-        return Err(AuthError::Invalid);
-    }
-    if expires <= now {
-        return Err(AuthError::Expired);
-    }
-    Ok(UserIdentity {
-        user,
-        credential: Credential::Bearer,
-        topics,
-        publishes: claims.scope.is_some_and(|scope| scope.split(' ').any(|word| word == "publish")),
-        expires: Some(expires),
-    })
+    jsonwebtoken::decode::<ForeignClaims>(token, key, &validation).ok().map(|token| token.claims)
 }
 
 /// A `NumericDate` in whole seconds, rounded down.
@@ -175,6 +256,7 @@ mod tests {
         TokenClaims {
             user: UserId::new("alice").expect("a user"),
             expires: Timestamp::from_seconds(1_000_060),
+            issued: NOW,
             topics: Some(vec![TopicPattern::new("ops/*").expect("a pattern")]),
             scope: Some("read publish".to_owned()),
         }

@@ -143,7 +143,7 @@ impl Broker {
             user: who.user.clone(),
             mute,
             now: self.inner.clock.now(),
-            everyone_horizon: self.inner.config.everyone_horizon,
+            everyone_horizon: self.inner.config().everyone_horizon,
         };
         Ok(self.inner.store.write(operation).await? == FollowOutcome::Changed)
     }
@@ -189,8 +189,8 @@ impl Broker {
             by,
             last: last.min(MAX_LAST),
             now: self.inner.clock.now(),
-            everyone_horizon: self.inner.config.everyone_horizon,
-            unknown: self.inner.config.unknown_topics,
+            everyone_horizon: self.inner.config().everyone_horizon,
+            unknown: self.inner.config().unknown_topics,
         };
         Ok(self.inner.store.write(operation).await? == FollowOutcome::Changed)
     }

@@ -88,7 +88,7 @@ impl Broker {
         let mut taken = 0;
         let mut after = TopicKey(0);
         loop {
-            let (keep, now) = (self.inner.config.retention.clone(), self.inner.clock.now());
+            let (keep, now) = (self.inner.config().retention.clone(), self.inner.clock.now());
             let read = self.inner.store.read(move |session| session.snapshot(|r| r.old_topics(after, &keep, now)));
             let (last, old) = read.await?;
             for topic in old {
@@ -134,7 +134,7 @@ impl Broker {
     }
 
     async fn surplus(&self, user: UserKey) -> Result<Surplus, StoreError> {
-        let (keep, now) = (self.inner.config.retention.clone(), self.inner.clock.now());
+        let (keep, now) = (self.inner.config().retention.clone(), self.inner.clock.now());
         let looked = self.inner.store.read(move |session| {
             // The user may have been erased meanwhile.
             session.snapshot(|reader| reader.surplus(user, &keep, now))

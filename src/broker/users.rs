@@ -39,7 +39,10 @@ impl Broker {
                     found |= unsigned + others > 0;
                     erased.unsigned += unsigned;
                 }
-                Forgotten::All(key) => break key,
+                Forgotten::All(key) => {
+                    self.inner.revocations.forget(user);
+                    break key;
+                }
             }
         };
         match key {

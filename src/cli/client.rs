@@ -234,6 +234,11 @@ impl Client {
         self.insist(ask, async |door: Door| door.pass_on(ask, to).await).await.map(drop)
     }
 
+    /// Whether this process is the server, since no other holds the state directory.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self, Self::Directory(directory) if directory.is_own())
+    }
+
     /// Lets go of the state directory, where this process holds it.
     pub(super) async fn close(self) {
         if let Self::Directory(directory) = self {

@@ -47,9 +47,10 @@ pub(super) struct User {
 pub(super) fn users(config: &Config, state: &StateDir) -> anyhow::Result<Vec<User>> {
     let mut jwt = config.broker.jwt.clone();
     jwt.secret = state::token_secret(state.path(), config.jwt_secret_file.as_deref())?;
-    let expires = Clock::system().now().after(TOKEN_TTL);
+    let issued = Clock::system().now();
+    let expires = issued.after(TOKEN_TTL);
     let mint = |(id, name)| {
-        let claims = TokenClaims { user: user(id), expires, topics: None, scope: Some("publish".to_owned()) };
+        let claims = TokenClaims { user: user(id), expires, issued, topics: None, scope: Some("publish".to_owned()) };
         User { id: String::from(id), name, token: mint_token(&jwt, &claims) }
     };
     Ok(USERS.into_iter().map(mint).collect())
@@ -121,6 +122,7 @@ mod tests {
     #[test]
     fn the_welcome_has_lines_that_can_be_pasted() {
         let ready = |url: Option<&str>| serve::Ready {
+            ops: None,
             url: url.map(str::to_owned),
             socket: None,
             data: "/d".into(),

@@ -13,6 +13,7 @@ use super::settings::Place;
 use super::{Output, Usage, reach, say, segment};
 use crate::model::Scope;
 use crate::wire::manage::parse_key;
+use crate::wire::ops::parse_rotation;
 
 const CREATE_EXAMPLES: &str = "\
 Examples:
@@ -27,6 +28,14 @@ const LIST_EXAMPLES: &str = "\
 Examples:
   tidings key list --data ./state
   tidings key list --data ./state --json | jq -r '.keys[].name'";
+
+const ROTATE_EXAMPLES: &str = "\
+Examples:
+  tidings key rotate 096cef1e695726b4 --data ./state
+  tidings key rotate 096cef1e695726b4 --grace 0s --data ./state
+
+The new key is shown once. The one before is taken for the time of grace, so that whoever
+uses it can be given the new one without a gap.";
 
 const REVOKE_EXAMPLES: &str = "\
 Examples:
@@ -43,6 +52,9 @@ pub(super) enum Command {
     /// List the keys, never their secrets.
     #[command(after_help = LIST_EXAMPLES)]
     List(Common),
+    /// Give a key another secret; scopes and name stay.
+    #[command(after_help = ROTATE_EXAMPLES)]
+    Rotate(RotateArgs),
     /// Revoke a key; it stops working at once.
     #[command(after_help = REVOKE_EXAMPLES)]
     Revoke(RevokeArgs),
@@ -80,6 +92,17 @@ pub(super) struct RevokeArgs {
     common: Common,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct RotateArgs {
+    /// The key's id
+    id: String,
+    /// How long the secret before is still taken: 0s to 30d
+    #[arg(long, value_name = "SPAN", default_value = "24h")]
+    grace: String,
+    #[command(flatten)]
+    common: Common,
+}
+
 /// A key as it is shown.
 #[derive(Debug, Serialize, Deserialize)]
 struct Shown {
@@ -90,6 +113,10 @@ struct Shown {
     scopes: Vec<String>,
     created_at: String,
     revoked_at: Option<String>,
+    #[serde(default)]
+    last_used_at: Option<String>,
+    #[serde(default)]
+    old_until: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,6 +128,7 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create(args) => create(args).await,
         Command::List(args) => list(args).await,
+        Command::Rotate(args) => rotate(args).await,
         Command::Revoke(args) => revoke(args).await,
     }
 }
@@ -128,6 +156,24 @@ async fn list(args: Common) -> anyhow::Result<()> {
     }
 }
 
+async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
+    let body = json!({ "grace": args.grace });
+    parse_rotation(body.to_string().as_bytes()).map_err(|e| Usage(format!("--grace {}: {e}", args.grace)))?;
+    let ask_for = Ask::new(Method::POST, format!("/v1/keys/{}/rotate", segment(&args.id))).json(&body)?;
+    let made: Shown = ask(args.common.place, ask_for).await?;
+    match Output::of(args.common.json) {
+        Output::Json => say(serde_json::to_string(&made)?),
+        Output::People => {
+            let until = made.old_until.as_deref().unwrap_or("now");
+            eprintln!(
+                "Key {} ({}) has another secret, not shown again; the one before is taken until {until}:",
+                made.id, made.name
+            );
+            say(made.key.as_deref().context("the server's answer has no key")?)
+        }
+    }
+}
+
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
     let revocation = Ask::new(Method::DELETE, format!("/v1/keys/{}", segment(&args.id)));
     reach::ask(client(args.common.place), async |client: &Client| client.ask(&revocation).await).await?;
@@ -151,7 +197,8 @@ fn table(keys: &[Shown]) -> String {
     let (id, name) = (widest(|key| &key.id), widest(|key| &key.name));
     let line = |key: &Shown| {
         let end = key.revoked_at.as_ref().map(|at| format!("  revoked {at}")).unwrap_or_default();
-        format!("{:id$}  {:name$}  {}  {}{end}", key.id, key.name, key.created_at, key.scopes.join(" "))
+        let used = key.last_used_at.as_ref().map_or("  never used".to_owned(), |at| format!("  used {at}"));
+        format!("{:id$}  {:name$}  {}  {}{used}{end}", key.id, key.name, key.created_at, key.scopes.join(" "))
     };
     if keys.is_empty() {
         return "No keys yet; `tidings key create` makes one".to_owned();
@@ -171,6 +218,8 @@ mod tests {
             scopes: vec!["publish".into(), "users".into()],
             created_at: "2026-11-21T00:00:00.000Z".into(),
             revoked_at: revoked_at.map(str::to_owned),
+            last_used_at: revoked_at.map(|_| "2026-11-21T01:00:00.000Z".to_owned()),
+            old_until: None,
         }
     }
 
@@ -178,8 +227,8 @@ mod tests {
     fn keys_stand_in_columns() {
         assert_eq!(
             table(&[key("a", "shop", None), key("bcd", "x", Some("later"))]),
-            "a    shop  2026-11-21T00:00:00.000Z  publish users\n\
-             bcd  x     2026-11-21T00:00:00.000Z  publish users  revoked later"
+            "a    shop  2026-11-21T00:00:00.000Z  publish users  never used\n\
+             bcd  x     2026-11-21T00:00:00.000Z  publish users  used 2026-11-21T01:00:00.000Z  revoked later"
         );
         assert_eq!(table(&[]), "No keys yet; `tidings key create` makes one");
     }

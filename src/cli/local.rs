@@ -1,8 +1,7 @@
 //! A state directory as a way to a server: the running server's unix socket where one holds the directory, and else a
 //! server of our own in this process, which lives as long as the command.
 //!
-//! Ours listens on no TCP and not on the socket that a proxy may know, but on one of its own that `running.json` names:
-//! another command that comes meanwhile finds the directory held and asks us, as it would ask a server. Both ways the
+//! Ours listens on the operator's socket and nowhere else: another command that comes meanwhile finds the directory held and asks us, as it would ask a server. Both ways the
 //! same request goes through the same client, so the answer is the same.
 //!
 //! **Invariant**: the log is opened by whoever holds the directory's lock, and by nobody else.
@@ -17,12 +16,10 @@ use super::serve::server_config;
 use super::settings::Place;
 use crate::broker::Retention;
 use crate::config::Config;
+use crate::http::Process;
 use crate::server::listen::{self, Addresses, Inherited};
 use crate::server::state::{self, Endpoint, StateDir, StateError};
 use crate::server::{Ended, Server, Supervisor};
-
-/// Permission bits of our socket.
-const SOCKET_MODE: u32 = 0o600;
 
 /// Whether a directory that no server has used yet will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +58,11 @@ impl Directory {
     /// Whether we come as the operator.
     pub(super) fn is_operator(&self) -> bool {
         self.key.is_none()
+    }
+
+    /// Whether the server on the directory is ours.
+    pub(super) fn is_own(&self) -> bool {
+        self.own.get().is_some()
     }
 
     /// The server that holds the directory now; ours, which is started at the first need.
@@ -126,15 +128,15 @@ impl Directory {
 impl Own {
     async fn start(mut config: Config, state: StateDir) -> anyhow::Result<Self> {
         tracing::debug!(data = %state.path().display(), "No server holds the directory; opening the log here");
-        let socket = state::command_socket_in(state.path());
-        let addresses = Addresses { tcp: None, unix: socket.clone(), unix_mode: SOCKET_MODE };
+        let socket = state::operator_socket_in(state.path());
+        let addresses = Addresses { tcp: None, unix: None, unix_mode: 0, operator: socket.clone(), watcher: None };
         let listeners = listen::listen(&addresses, Inherited::default())?;
         let endpoint = Endpoint { socket, base_path: config.http.base_path.clone() };
         state.tell_endpoint(&endpoint)?;
         let data = state.path().to_owned();
         // The settings here may not be those that the server runs with: a command takes nothing that it was not asked to.
         config.broker.retention = Retention::none();
-        let server = Server::build(server_config(config, Supervisor::Nobody), state).await?;
+        let server = Server::build(server_config(config, Supervisor::Nobody), state, Process::default()).await?;
         let operator = state::operator_credential(&data)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let run = server.run(listeners, async {

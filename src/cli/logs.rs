@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt as _;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::fmt::format::{DefaultFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Usage;
@@ -25,24 +25,25 @@ const FILTER_VARIABLE: &str = "TIDINGS_LOG";
 ///
 /// # Errors
 /// [`Usage`], where the filter can't be read.
-pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), Usage> {
-    let (filter, origin) = match std::env::var(FILTER_VARIABLE) {
-        Ok(named) => (named, FILTER_VARIABLE),
-        Err(_) => (filter.to_owned(), "log.level"),
-    };
-    let filter = EnvFilter::try_new(&filter).map_err(|e| {
-        Usage(format!("{origin} must be a level or a filter such as \"info,tidings::store=debug\": {e}"))
-    })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-        LogFormat::Journal => builder.event_format(JournalLines).init(),
-        LogFormat::Auto if journal_reads_stderr() => builder.event_format(JournalLines).init(),
+pub(super) fn start(filter: &str, format: LogFormat) -> Result<Filter, Usage> {
+    let builder = tracing_subscriber::fmt().with_env_filter(read(filter)?).with_writer(std::io::stderr);
+    let set: Set = match format {
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| drop(handle.reload(filter)))
+        }
+        LogFormat::Journal => journal(builder.event_format(JournalLines)),
+        LogFormat::Auto if journal_reads_stderr() => journal(builder.event_format(JournalLines)),
         LogFormat::Auto | LogFormat::Terminal => {
             let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.compact().with_target(false).with_ansi(colours).init();
+            let builder = builder.compact().with_target(false).with_ansi(colours).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Box::new(move |filter| drop(handle.reload(filter)))
         }
-    }
+    };
     // Libraries that log by the `log` crate don't know our rule: at `trace` the WebSocket's tells whole messages, and with
     // them the token of a first one. No filter, however exact, lets that through.
     log::set_max_level(log::LevelFilter::Info);
@@ -50,7 +51,42 @@ pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), Usage> {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(at, "Panic: {}", panic.payload_as_str().unwrap_or("no text"));
     }));
-    Ok(())
+    Ok(Filter(set))
+}
+
+/// Puts another filter in the place of the one that is in use; it fails only where nothing logs any more.
+type Set = Box<dyn Fn(EnvFilter)>;
+
+/// What is logged, as it can be changed while the process runs.
+pub(super) struct Filter(Set);
+
+impl Filter {
+    pub(super) fn set(&self, filter: EnvFilter) {
+        (self.0)(filter);
+    }
+}
+
+fn journal<W>(builder: SubscriberBuilder<DefaultFields, JournalLines, EnvFilter, W>) -> Set
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let builder = builder.with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.init();
+    Box::new(move |filter| drop(handle.reload(filter)))
+}
+
+/// Reads what is to be logged; the variable wins over what is given.
+///
+/// # Errors
+/// [`Usage`], where it can't be read.
+pub(super) fn read(filter: &str) -> Result<EnvFilter, Usage> {
+    let (filter, origin) = match std::env::var(FILTER_VARIABLE) {
+        Ok(named) => (named, FILTER_VARIABLE),
+        Err(_) => (filter.to_owned(), "log.level"),
+    };
+    EnvFilter::try_new(&filter)
+        .map_err(|e| Usage(format!("{origin} must be a level or a filter such as \"info,tidings::store=debug\": {e}")))
 }
 
 /// Begins to log in a command that is no server, where the variable asks for `debug` or more: what such a command does

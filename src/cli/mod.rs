@@ -10,12 +10,15 @@
 
 mod batch;
 mod client;
+mod config;
 mod demo;
 mod followers;
 mod key;
 mod local;
 mod logs;
+mod manual;
 mod notification;
+mod ops;
 mod progress;
 mod publish;
 mod reach;
@@ -28,6 +31,7 @@ mod token;
 mod topic;
 mod upkeep;
 mod user;
+mod via;
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -51,10 +55,12 @@ Examples:
   tidings key create --name shop --scope publish     for your application's backend
   tidings topic list --data ./state                  what there is to follow, and by how many
   tidings doctor --counts --data ./state             whether every count is right
+  tidings doctor --via https://app.example/tidings --data ./state
+                                                     whether the proxy in front is
 
 A command with --data asks the server that runs there; where none does, it opens the log itself.
 
-Settings: --config FILE, TIDINGS_<SECTION>_<KEY> in the environment, flags; later ones win.
+Settings: --config FILE, FILE.d/*.toml, TIDINGS_<SECTION>_<KEY> in the environment, flags; later ones win.
 Exit codes: 0 done, 1 failed, 64 wrong usage or settings.";
 
 /// A notification server for one machine: one binary, one SQLite file, one cursor for every client.
@@ -90,10 +96,23 @@ enum Command {
     /// Hand out or erase what is stored about a user.
     #[command(subcommand)]
     User(user::Command),
+    /// Show the settings, and look for faults in them.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// How the running server is, on one screen.
+    Status(ops::StatusArgs),
+    /// Have the running server read its settings again.
+    Reload(ops::ReloadArgs),
+    /// Take a user's access back, on every device at once.
+    Revoke(ops::RevokeArgs),
     /// Look whether what is stored is right, and mend it.
     Doctor(upkeep::DoctorArgs),
     /// Rewrite the database file without what was deleted.
     Compact(upkeep::CompactArgs),
+    /// Print what a shell needs to complete commands and flags.
+    Completions(manual::CompletionsArgs),
+    /// Write the manual pages into a directory.
+    Man(manual::ManArgs),
 }
 
 /// Something was asked wrongly; told with [`EXIT_USAGE`].
@@ -148,8 +167,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Notification(command) => block_on(notification::run(command)),
         Command::Schedule(command) => block_on(schedule::run(command)),
         Command::User(command) => block_on(user::run(command)),
+        Command::Config(command) => config::run(command),
         Command::Doctor(args) => block_on(upkeep::doctor(args)),
         Command::Compact(args) => block_on(upkeep::compact(args)),
+        Command::Status(args) => block_on(ops::status(args)),
+        Command::Reload(args) => block_on(ops::reload(args)),
+        Command::Revoke(args) => block_on(ops::revoke(args)),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     }
 }
 
@@ -200,6 +225,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
+    use crate::server::state::StateError;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -222,15 +248,15 @@ mod tests {
     #[test]
     fn causes_are_told_once() {
         let source = io::Error::other("no such thing");
-        let error = anyhow::Error::from(ConfigError::Unreadable { path: "t.toml".into(), source });
-        assert_eq!(told(&error), "cannot read the settings file t.toml: no such thing");
+        let error = anyhow::Error::from(StateError::Io { doing: "read", path: "t.key".into(), source });
+        assert_eq!(told(&error), "cannot read t.key: no such thing");
         assert_eq!(told(&anyhow::Error::from(std::fmt::Error).context("x")), format!("x: {}", std::fmt::Error));
     }
 
     #[test]
     fn usage_and_settings_end_with_64_and_the_rest_with_1() {
         assert_eq!(exit_code(&Usage("x".into()).into()), 64);
-        assert_eq!(exit_code(&ConfigError::Faults(vec!["x".into()]).into()), 64);
+        assert_eq!(exit_code(&ConfigError(vec!["x".to_owned().into()]).into()), 64);
         assert_eq!(exit_code(&anyhow::Error::from(Usage("x".into())).context("y")), 64);
         assert_eq!(exit_code(&io::Error::other("x").into()), 1);
         assert_eq!(exit_code(&Err::<(), _>(std::fmt::Error).context("x").expect_err("an error")), 1);

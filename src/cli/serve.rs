@@ -2,20 +2,21 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot};
 
 use super::settings::{Place, flag};
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::{Output, demo, logs};
-use crate::config::Config;
-use crate::server::listen::{self, Addresses, Inherited, Listener};
+use crate::config::{Config, ConfigError};
+use crate::http::{Process, Reload};
+use crate::server::listen::{self, Addresses, Inherited, Listener, Role};
 use crate::server::state::{self, Endpoint, StateDir};
-use crate::server::{self, Deadlines, Ended, Server, Supervisor};
+use crate::server::{self, Control, Deadlines, Ended, Server, Supervisor};
 
 /// Exit code of a process that Ctrl-C ended, by the shells' convention.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -60,6 +61,9 @@ pub(super) enum Kind {
 pub(super) struct Ready {
     /// `None` where there is no TCP.
     pub(super) url: Option<String>,
+    /// For those who watch the server; `None` where there is no such listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ops: Option<String>,
     pub(super) socket: Option<String>,
     pub(super) data: String,
     #[serde(flatten)]
@@ -73,14 +77,16 @@ pub(super) fn run(args: &Args, kind: Kind) -> anyhow::Result<()> {
         flag("http.listen", "--listen", args.listen.as_ref()),
         flag("http.base_path", "--base-path", args.base_path.as_ref()),
     ];
-    let flags = flags.into_iter().flatten();
-    let config = match kind {
-        Kind::Plain => args.place.load(flags)?,
-        Kind::Demo => args.place.load_demo(flags)?,
+    let flags: Vec<_> = flags.into_iter().flatten().collect();
+    let load = || match kind {
+        Kind::Plain => args.place.load(flags.clone()),
+        Kind::Demo => args.place.load_demo(flags.clone()),
     };
-    logs::start(&config.log_filter, config.log_format)?;
+    let config = load()?;
+    let filter = logs::start(&config.log_filter, config.log_format)?;
+    let settings = Settings { load: &load, in_force: config.clone(), filter };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(serve(config, kind, inherited, Output::of(args.json)));
+    let ended = runtime.block_on(serve(settings, config, kind, inherited, Output::of(args.json)));
     // What still runs after the hard deadline is not waited for.
     runtime.shutdown_background();
     match ended? {
@@ -90,34 +96,99 @@ pub(super) fn run(args: &Args, kind: Kind) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(mut config: Config, kind: Kind, inherited: Inherited, output: Output) -> anyhow::Result<Ended> {
+async fn serve(
+    settings: Settings<'_>,
+    mut config: Config,
+    kind: Kind,
+    inherited: Inherited,
+    output: Output,
+) -> anyhow::Result<Ended> {
     let mut signals = Signals::listen()?;
+    let hangups = signals::hangups()?;
     let state = StateDir::open(&config.data)?;
     let listeners = listen::listen(&addresses(&config, &state), inherited)?;
-    let endpoint = Endpoint {
-        socket: listen::unix_path(&listeners).map(Path::to_owned).unwrap_or_default(),
-        base_path: config.http.base_path.clone(),
-    };
+    let endpoint =
+        Endpoint { socket: state::operator_socket_in(state.path()), base_path: config.http.base_path.clone() };
     state.tell_endpoint(&endpoint)?;
     let mut ready = Ready {
-        url: listen::tcp_address(&listeners).map(|address| url(address, &config.http.base_path)),
-        socket: listen::unix_path(&listeners).map(|path| path.display().to_string()),
+        url: listen::tcp_address(&listeners, Role::Public).map(|address| url(address, &config.http.base_path)),
+        ops: listen::tcp_address(&listeners, Role::Watcher).map(|address| url(address, "")),
+        socket: listen::unix_path(&listeners, Role::Public).map(|path| path.display().to_string()),
         data: state.path().display().to_string(),
         demo: None,
     };
+    let (reloads, asked) = mpsc::channel(1);
+    let process = Process { reloads: Some(reloads), listens: server::places(&listeners) };
     let server = match kind {
-        Kind::Plain => Server::build(server_config(config, Supervisor::Systemd), state).await?,
+        Kind::Plain => Server::build(server_config(config, Supervisor::Systemd), state, process).await?,
         Kind::Demo => {
             let users = demo::users(&config, &state)?;
             config.http.demo = Some(demo::sign_in(&users));
-            let server = Server::build(server_config(config, Supervisor::Systemd), state).await?;
+            let server = Server::build(server_config(config, Supervisor::Systemd), state, process).await?;
             ready.demo =
                 Some(demo::prepare(server.broker(), server.state(), users).await.context("cannot prepare the demo")?);
             server
         }
     };
     announce(&ready, output)?;
-    run_until_signal(server, listeners, &mut signals).await
+    let reloading = settings.follow(server.control(), asked, hangups);
+    let (ended, ()) = tokio::join!(run_until_signal(server, listeners, &mut signals), reloading);
+    ended
+}
+
+/// The settings in force, and where they are read from.
+struct Settings<'s> {
+    load: &'s dyn Fn() -> Result<Config, ConfigError>,
+    in_force: Config,
+    filter: logs::Filter,
+}
+
+impl Settings<'_> {
+    /// Reads them again at each SIGHUP and whenever asked, until the drain begins.
+    async fn follow(mut self, control: Control, mut asked: mpsc::Receiver<Reload>, mut hangups: Signal) {
+        loop {
+            let answer = tokio::select! {
+                biased;
+                () = control.draining() => return,
+                Some(answer) = asked.recv() => Some(answer),
+                Some(()) = hangups.recv() => None,
+            };
+            let outcome = self.reload(&control);
+            match &outcome {
+                Ok(fixed) if fixed.is_empty() => tracing::info!("Settings were read again"),
+                Ok(fixed) => tracing::warn!(
+                    settings = fixed.join(" "),
+                    "Settings were read again; these have changed and count only after a restart"
+                ),
+                Err(faults) => {
+                    tracing::error!(
+                        faults,
+                        "Settings can't be used and stay as they were; `tidings config check` helps"
+                    );
+                }
+            }
+            if let Some(answer) = answer {
+                // Whoever asked may have gone.
+                let _ = answer.send(outcome);
+            }
+        }
+    }
+
+    /// All that can be changed, or nothing. Which settings have changed and count only after a restart.
+    fn reload(&mut self, control: &Control) -> Result<Vec<&'static str>, String> {
+        let mut read = None;
+        control.reload(|| {
+            let config = (self.load)().map_err(|error| error.to_string())?;
+            let filter = logs::read(&config.log_filter).map_err(|error| error.to_string())?;
+            let server = server_config(config.clone(), Supervisor::Systemd);
+            read = Some((config, filter));
+            Ok(server)
+        })?;
+        let (config, filter) = read.expect("it was read, or there was an error");
+        self.filter.set(filter);
+        // Against what the process started with: that is what still counts of these.
+        Ok(self.in_force.fixed(&config))
+    }
 }
 
 /// Runs the server; a second Ctrl-C leaves the process without waiting for the drain.
@@ -141,8 +212,10 @@ async fn run_until_signal(server: Server, listeners: Vec<Listener>, signals: &mu
 fn addresses(config: &Config, state: &StateDir) -> Addresses {
     Addresses {
         tcp: config.listen,
-        unix: config.socket.clone().unwrap_or_else(|| state::socket_in(state.path())),
+        unix: Some(config.socket.clone().unwrap_or_else(|| state::socket_in(state.path()))),
         unix_mode: config.socket_mode,
+        operator: state::operator_socket_in(state.path()),
+        watcher: config.ops_listen,
     }
 }
 
@@ -151,6 +224,7 @@ pub(super) fn server_config(config: Config, supervisor: Supervisor) -> server::C
     server::Config {
         max_connections: config.max_connections,
         jwt_secret_file: config.jwt_secret_file,
+        jwt_keys: config.jwt_keys,
         deadlines: Deadlines { drain: config.drain_deadline, hard: config.hard_deadline },
         supervisor,
         http: config.http,
@@ -198,7 +272,7 @@ mod tests {
     #[test]
     fn the_ready_line_is_what_scripts_were_promised() {
         let mut ready =
-            Ready { url: Some("http://x".into()), socket: Some("/s".into()), data: "/d".into(), demo: None };
+            Ready { url: Some("http://x".into()), ops: None, socket: Some("/s".into()), data: "/d".into(), demo: None };
         let line = |ready: &Ready| serde_json::to_string(ready).expect("plain fields");
         assert_eq!(line(&ready), r#"{"url":"http://x","socket":"/s","data":"/d"}"#);
         ready.demo = Some(demo::Ready {

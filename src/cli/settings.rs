@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use crate::config::{Config, ConfigError, Flag, SettingsFile, Sources};
+use crate::config::{Config, ConfigError, Flag, Loaded, SettingsFile, Sources};
 
 /// Which server: its settings and its state directory.
 #[derive(Debug, Args)]
@@ -22,6 +22,11 @@ impl Place {
         Self { config, data }
     }
 
+    /// The same with this settings file, where none is named yet.
+    pub(super) fn or_config(self, file: Option<String>) -> Self {
+        Self { config: self.config.or(file), ..self }
+    }
+
     /// The state directory that the flag names.
     pub(super) fn named_data(&self) -> Option<&Path> {
         self.data.as_deref().map(Path::new)
@@ -30,6 +35,11 @@ impl Place {
     /// The settings of the server that is meant, with `flags` of the command above the rest.
     pub(super) fn load(&self, flags: impl IntoIterator<Item = Flag>) -> Result<Config, ConfigError> {
         Config::load(self.sources(SettingsFile::System, flags))
+    }
+
+    /// The same, right or wrong.
+    pub(super) fn read(&self) -> Loaded {
+        Loaded::read(self.sources(SettingsFile::System, []))
     }
 
     /// The same for the demo, which wants to be alike everywhere: no file but a named one, and a folder of its own.

@@ -15,7 +15,7 @@ use super::{Output, segment};
 /// A page of any list.
 #[derive(Deserialize)]
 struct Page {
-    #[serde(alias = "topics", alias = "followers", alias = "recipients", alias = "scheduled")]
+    #[serde(alias = "topics", alias = "followers", alias = "recipients", alias = "scheduled", alias = "users")]
     items: Vec<Box<RawValue>>,
     next: Option<String>,
 }

@@ -1,8 +1,13 @@
-//! SIGTERM and Ctrl-C: the first asks the server to drain, a second Ctrl-C means now.
+//! SIGTERM and Ctrl-C: the first asks the server to drain, a second Ctrl-C means now. SIGHUP: read the settings again.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// SIGHUP, as it comes.
+pub(super) fn hangups() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
 
 /// The signals that end the server.
 pub(super) struct Signals {

@@ -54,6 +54,7 @@ pub(super) struct Args {
 /// What all tokens of one run have in common.
 struct Mint {
     jwt: JwtConfig,
+    issued: Timestamp,
     expires: Timestamp,
     topics: Option<Vec<TopicPattern>>,
     scope: Option<String>,
@@ -97,10 +98,12 @@ impl Mint {
         let topics = args.topics.as_ref().map(|topics| topics.iter().map(pattern).collect()).transpose()?;
         let config = args.place.load([])?;
         let secret = state::token_secret(&config.data, config.jwt_secret_file.as_deref())?;
+        let issued = Clock::system().now();
         Ok(Self {
             jwt: JwtConfig { secret, ..config.broker.jwt },
+            issued,
             // A token tells its end in whole seconds, and so do we.
-            expires: Timestamp::from_seconds(Clock::system().now().after(ttl).as_seconds()),
+            expires: Timestamp::from_seconds(issued.after(ttl).as_seconds()),
             topics,
             scope: (!args.scope.is_empty()).then(|| args.scope.join(" ")),
             output: Output::of(args.json),
@@ -122,6 +125,7 @@ impl Mint {
         let claims = TokenClaims {
             user: UserId::new(user).map_err(|e| anyhow!(Usage(format!("{user:?}: {e}"))))?,
             expires: self.expires,
+            issued: self.issued,
             topics: self.topics.clone(),
             scope: self.scope.clone(),
         };

@@ -1,4 +1,5 @@
-//! `tidings doctor` and `tidings compact`: whether what is stored is right, and a smaller file.
+//! `tidings doctor` and `tidings compact`: whether what is stored is right, and a smaller file. What stands in front of
+//! the server is `via`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 use super::client::{Ask, Client, read};
 use super::reach::ServerArgs;
 use super::show::number;
+use super::via::ViaArgs;
 use super::{Output, progress, say};
 
 /// How long compacting may take: it rewrites the whole file.
@@ -24,10 +26,18 @@ Examples:
   tidings doctor --counts --data ./state
   tidings doctor --counts --repair --data ./state
   tidings doctor --counts --json --data ./state | jq -r .user
+  tidings doctor --via https://app.example/tidings --data ./state
+  tidings doctor --via https://localhost:8443 --ca proxy.crt --idle 0 --data ./state
 
 --counts: recounts every user's entries one by one, beside the running server, and
 compares. Ends with 0 where every count is right or was repaired, else with 1.
-With --json one drifted user a line: {\"user\",\"stored\",\"recounted\"}.";
+With --json one drifted user a line: {\"user\",\"stored\",\"recounted\"}.
+
+--via: goes through the proxy as a browser does, publishes to the user tidings-doctor, and
+measures: connection, HTTP version, buffering, compression, headers, WebSocket, silence.
+Ends with 0 where nothing is at fault, else with 1 and what to change in nginx, HAProxy or
+Caddy. A key needs the scopes tickets and publish, and users to leave no trace of the user.
+With --json one object: {\"faults\",\"warnings\",\"findings\",\"figures\"}.";
 
 const COMPACT_EXAMPLES: &str = "\
 Examples:
@@ -40,11 +50,13 @@ free space again as the file has, and publishes wait meanwhile.";
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub(super) struct DoctorArgs {
     /// Whether the stored counts are what a recount gives
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "via")]
     counts: bool,
     /// Put right what is not
-    #[arg(long)]
+    #[arg(long, requires = "counts")]
     repair: bool,
+    #[command(flatten)]
+    via: ViaArgs,
     #[command(flatten)]
     server: ServerArgs,
     /// Print JSON
@@ -101,12 +113,15 @@ pub(super) struct Compacted {
     after: u64,
 }
 
-/// Compares what is stored with what a recount gives.
+/// Compares what is stored with what a recount gives, or looks at what stands in front of the server.
 ///
 /// # Errors
 /// Where something is wrong and stays so, or the server can't be reached.
 pub(super) async fn doctor(args: DoctorArgs) -> anyhow::Result<()> {
     let output = Output::of(args.json);
+    if args.via.is_given() {
+        return args.server.ask(async |client: &Client| args.via.run(client, output).await).await;
+    }
     let (users, drifted) = args.server.ask(async |client: &Client| recount(client, args.repair, output).await).await?;
     if drifted > 0 && !args.repair {
         bail!(

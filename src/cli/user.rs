@@ -9,12 +9,12 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use http::Method;
 use indicatif::{BinaryBytes, ProgressBar};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Ask, Client, Refusal, read};
 use super::reach::ServerArgs;
-use super::show::number;
+use super::show::{List, number};
 use super::upkeep::{Counts, compact_now};
 use super::{Output, Usage, progress, say, segment};
 use crate::model::UserId;
@@ -25,6 +25,9 @@ const BROKEN_BEGINS: &[u8] = br#"{"kind":"problem","#;
 const MAX_LOOKED_AT: usize = 8 * 1024;
 /// How long an erasure may take: it is as long as the inbox.
 const ERASE_PATIENCE: Duration = Duration::from_mins(10);
+
+/// Users that are asked for at a time.
+const ONLINE_PAGE: u32 = 1_000;
 
 const COUNTS_EXAMPLES: &str = "\
 Examples:
@@ -48,12 +51,30 @@ What is erased is in no answer any more. Traces stay in the free pages of the da
 file until `tidings compact` rewrites it; --compact does so at once, and publishes wait
 meanwhile. Copies of the file that you have made are yours to delete.";
 
+const ONLINE_EXAMPLES: &str = "\
+Examples:
+  tidings user online --data ./state
+  tidings user online --data ./state --json | jq -r .user";
+
+const DISCONNECT_EXAMPLES: &str = "\
+Examples:
+  tidings user disconnect alice --data ./state
+
+Whoever is still let in comes back within seconds, and misses nothing;
+`tidings revoke --user alice` keeps them out.";
+
 /// What is done for one user.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Show a user's unread and unseen entries.
     #[command(after_help = COUNTS_EXAMPLES)]
     Counts(CountsArgs),
+    /// Show who is online, and by how many streams.
+    #[command(after_help = ONLINE_EXAMPLES)]
+    Online(OnlineArgs),
+    /// End a user's streams.
+    #[command(after_help = DISCONNECT_EXAMPLES)]
+    Disconnect(DisconnectArgs),
     /// Write down everything that is stored about a user.
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportArgs),
@@ -64,6 +85,27 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct CountsArgs {
+    /// Who
+    #[arg(value_parser = UserId::new)]
+    user: UserId,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OnlineArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON, one user a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DisconnectArgs {
     /// Who
     #[arg(value_parser = UserId::new)]
     user: UserId,
@@ -108,15 +150,48 @@ pub(super) struct EraseArgs {
 }
 
 #[derive(Debug, Deserialize)]
+struct Online {
+    user: String,
+    streams: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Ended {
+    ended: u64,
+}
+
+#[derive(Debug, Deserialize)]
 struct Erased {
     entries: u64,
     notifications: u64,
     unsigned: u64,
 }
 
+async fn online(args: OnlineArgs) -> anyhow::Result<()> {
+    let list = List { path: "/v1/online".to_owned(), page: ONLINE_PAGE };
+    let line = |online: &Online| format!("{}  {}", online.user, number(online.streams, "stream", "streams"));
+    let output = Output::of(args.json);
+    let online = args.server.ask(async |client: &Client| list.write(client, output, line).await).await?;
+    if output == Output::People {
+        eprintln!("{} online", number(online, "user", "users"));
+    }
+    Ok(())
+}
+
+async fn disconnect(args: DisconnectArgs) -> anyhow::Result<()> {
+    let ask = Ask::new(Method::DELETE, format!("/v1/users/{}/streams", segment(args.user.as_str())));
+    let ended: Ended = args.server.ask(async |client: &Client| client.read(&ask).await).await?;
+    match Output::of(args.json) {
+        Output::Json => say(serde_json::to_string(&ended)?),
+        Output::People => say(format_args!("{} of {} ended", number(ended.ended, "stream", "streams"), args.user)),
+    }
+}
+
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Counts(args) => counts(args).await,
+        Command::Online(args) => online(args).await,
+        Command::Disconnect(args) => disconnect(args).await,
         Command::Export(args) => export(args).await,
         Command::Erase(args) => erase(args).await,
     }

@@ -1,29 +1,39 @@
 //! Settings: the documented defaults file, what lies over it, and the checked [`Config`] that comes out.
 //!
 //! Data passes one way: [`Sources`] (which file, which variables, which flags) -> raw `overlay` -> checked [`Config`].
-//! Nothing behind this module sees a raw value. **Invariant**: `default.toml` is compiled in and *is* the defaults; the
-//! code has none of its own.
+//! Nothing behind this module sees a raw value; [`Loaded`] tells those who look after settings what was read.
+//! **Invariant**: `default.toml` is compiled in and *is* the defaults; the code has none of its own.
 //!
 //! Deliberately not here: secrets. They live in files of the state directory (`server::state`), never in settings or
 //! the environment.
 //!
 //! Rank 5: imports `broker` and `http`, whose own configurations it composes.
 
+mod fault;
+mod files;
 mod overlay;
+mod setting;
 mod value;
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use overlay::{Origin, Overlay};
+use overlay::Overlay;
 use value::{Value, duration_text};
 
+pub use fault::{Fault, Origin};
+pub use overlay::DEFAULTS;
+pub use setting::{Setting, as_file};
 pub use value::duration;
 
+use ::http::HeaderName;
+use tracing_subscriber::EnvFilter;
+
+use crate::broker::KeyFile;
 use crate::model::Category;
 use crate::{broker, http};
 
@@ -43,8 +53,12 @@ pub struct Config {
     pub socket_mode: u32,
     /// Open connections at most; `None` is what the open-file limit allows.
     pub max_connections: Option<usize>,
+    /// Where those who watch the server listen; `None` is nowhere.
+    pub ops_listen: Option<SocketAddr>,
     /// The secret of users' tokens; `None` is `token.key` in the state directory.
     pub jwt_secret_file: Option<PathBuf>,
+    /// Further keys of users' tokens.
+    pub jwt_keys: Vec<KeyFile>,
     /// How long a drain waits for connections before it cuts them.
     pub drain_deadline: Duration,
     /// How long a shutdown may take in all.
@@ -67,11 +81,11 @@ pub enum LogFormat {
     Journal,
 }
 
-/// Which settings file is read.
+/// Which settings file is read; its drop-ins (`FILE.d/*.toml`, in order of name) follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingsFile {
     None,
-    /// [`SYSTEM_FILE`], where it exists.
+    /// [`SYSTEM_FILE`], where it exists, and its drop-ins, also where it does not.
     System,
     Named(PathBuf),
 }
@@ -96,15 +110,10 @@ pub struct Sources {
     pub flags: Vec<Flag>,
 }
 
-/// Why settings were refused.
+/// Why settings were refused: every fault, one a line, each with where it is.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("cannot read the settings file {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
-    /// One line a fault, each with where it is.
-    #[error("{}", .0.join("\n"))]
-    Faults(Vec<String>),
-}
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigError(pub Vec<Fault>);
 
 impl Config {
     /// Reads, lays over and checks.
@@ -112,33 +121,102 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which tells every fault at once.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
+        Loaded::read(sources).checked()
+    }
+}
+
+/// What reading settings came to, right or wrong.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    config: Config,
+    /// Every setting, in the order of the documented defaults.
+    pub settings: Vec<Setting>,
+    /// The settings file, where one was to be read.
+    pub file: Option<PathBuf>,
+    /// Its drop-ins, in their order.
+    pub drop_ins: Vec<PathBuf>,
+    faults: Vec<Fault>,
+}
+
+impl Loaded {
+    /// Reads, lays over and checks; faults are kept beside what could be read.
+    pub fn read(sources: Sources) -> Self {
         let mut overlay = Overlay::defaults();
         for (key, value) in sources.presets {
             overlay.lay(key, Value::Text(value), Origin::Preset);
         }
-        if let Some((path, text)) = read_file(&sources.file)? {
-            overlay.lay_file(&path, &text);
+        let layers = files::read(&sources.file);
+        for layer in &layers {
+            overlay.lay_file(layer);
         }
         overlay.lay_env(sources.environment);
         for Flag { key, flag, value } in sources.flags {
             overlay.lay(key, Value::Text(value), Origin::Flag(flag));
         }
         let config = check(&mut overlay);
-        let faults = overlay.into_faults();
-        if faults.is_empty() { Ok(config) } else { Err(ConfigError::Faults(faults)) }
+        let (drop_ins, file): (Vec<_>, Vec<_>) = layers.into_iter().partition(|layer| layer.is_drop_in);
+        let mut loaded = Self {
+            config,
+            settings: overlay.effective(),
+            file: file.into_iter().next().map(|layer| layer.path),
+            drop_ins: drop_ins.into_iter().map(|layer| layer.path).collect(),
+            faults: Vec::new(),
+        };
+        loaded.add(overlay.into_faults());
+        loaded
+    }
+
+    /// Adds faults. Those of files come first, as one meets them in reading, then the others in the order of layers.
+    pub fn add(&mut self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.extend(faults);
+        let files: Vec<_> = self.file.iter().chain(&self.drop_ins).map(|path| path.display().to_string()).collect();
+        let place = |fault: &Fault| files.iter().position(|file| Some(file.as_str()) == fault.file());
+        self.faults.sort_by_key(|fault| (place(fault).unwrap_or(usize::MAX), fault.line()));
+    }
+
+    /// What is wrong, in order; nothing where the settings are right.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// The settings, where they are right.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which tells every fault at once.
+    pub fn checked(self) -> Result<Config, ConfigError> {
+        if self.faults.is_empty() { Ok(self.config) } else { Err(ConfigError(self.faults)) }
+    }
+
+    /// The settings with defaults where they are wrong: to look for more faults, never to run on.
+    pub fn provisional(&self) -> &Config {
+        &self.config
+    }
+
+    /// A fault of one setting, told where it was given; the message names the key.
+    pub fn fault(&self, key: &str, message: &str) -> Fault {
+        let setting = self.settings.iter().find(|setting| setting.key == key);
+        Fault::of(key, setting.map_or(&Origin::Default, |setting| &setting.origin), message)
     }
 }
 
-fn read_file(file: &SettingsFile) -> Result<Option<(PathBuf, String)>, ConfigError> {
-    let (path, must_exist) = match file {
-        SettingsFile::None => return Ok(None),
-        SettingsFile::System => (Path::new(SYSTEM_FILE), false),
-        SettingsFile::Named(path) => (path.as_path(), true),
-    };
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some((path.to_owned(), text))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound && !must_exist => Ok(None),
-        Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+impl Config {
+    /// Settings of `newer` that differ and count only after a restart.
+    pub fn fixed(&self, newer: &Self) -> Vec<&'static str> {
+        let pairs = [
+            ("data", self.data != newer.data),
+            ("http.listen", self.listen != newer.listen),
+            ("http.socket", self.socket != newer.socket),
+            ("http.socket_mode", self.socket_mode != newer.socket_mode),
+            ("http.base_path", self.http.base_path != newer.http.base_path),
+            ("http.max_connections", self.max_connections != newer.max_connections),
+            ("http.header_timeout", self.http.header_timeout != newer.http.header_timeout),
+            ("streams.max", self.broker.hub.max_subscribers != newer.broker.hub.max_subscribers),
+            ("ops.listen", self.ops_listen != newer.ops_listen),
+            ("log.format", self.log_format != newer.log_format),
+            ("server.drain_deadline", self.drain_deadline != newer.drain_deadline),
+            ("server.hard_deadline", self.hard_deadline != newer.hard_deadline),
+        ];
+        pairs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 }
 
@@ -149,16 +227,23 @@ fn check(o: &mut Overlay) -> Config {
         socket: o.read("http.socket", "the path of a unix socket, or empty", path),
         socket_mode: o.read("http.socket_mode", "permission bits in octal, such as \"0660\"", octal),
         max_connections: Some(count(o, "http.max_connections", 0..=1_000_000)).filter(|most| *most > 0),
-        jwt_secret_file: o.read("auth.jwt_secret_file", "the path of a file, or empty", path),
+        ops_listen: o.read("ops.listen", "IP:PORT, such as \"127.0.0.1:8384\", or \"none\"", listen),
+        jwt_secret_file: o.read("auth.jwt_secret_file", "the path of a file, credential:NAME, or empty", path),
+        jwt_keys: o.read(
+            "auth.jwt_keys",
+            "a list such as \"ES256 web-2026 /etc/tidings/web.pem\": HS256, ES256, RS256 or EdDSA, a kid or -, a file",
+            |v| v.list()?.iter().map(|text| key_file(text)).collect(),
+        ),
         drain_deadline: span(o, "server.drain_deadline", 0..=300),
         hard_deadline: span(o, "server.hard_deadline", 1..=600),
-        log_filter: o.read("log.level", "a level or a filter such as \"info,tidings::store=debug\"", filled_text),
+        log_filter: o.read("log.level", "a level or a filter such as \"info,tidings::store=debug\"", log_filter),
         log_format: o.read("log.format", "\"auto\", \"terminal\", \"journal\" or \"json\"", log_format),
         http: http_config(o),
         broker: broker_config(o),
     };
     if config.drain_deadline > config.hard_deadline {
-        o.refuse("server.drain_deadline must not be longer than server.hard_deadline".to_owned());
+        let told = "server.drain_deadline must not be longer than server.hard_deadline";
+        o.refuse("server.drain_deadline", told);
     }
     config
 }
@@ -173,19 +258,76 @@ fn http_config(o: &mut Overlay) -> http::Config {
         header_timeout: span(o, "http.header_timeout", 1..=60),
         body_timeout: span(o, "http.body_timeout", 1..=120),
         secure_cookies: o.read("http.secure_cookies", "\"auto\" or \"always\"", secure_cookies),
+        limits: limits(o),
+        trusted_proxies: o.read("http.trusted_proxies", PEERS, peers),
+        trusted_header: trusted_header(o),
         ..http::Config::default()
     }
+}
+
+const PEERS: &str = "a list of addresses, networks such as \"10.0.0.0/8\", and \"unix\"";
+
+fn peers(value: &Value) -> Option<http::Peers> {
+    http::Peers::parse(value.list()?.iter().map(String::as_str)).ok()
+}
+
+fn trusted_header(o: &mut Overlay) -> Option<http::TrustedHeader> {
+    let name = o.read("auth.trusted_header", "the name of a header, such as \"X-Remote-User\", or empty", header);
+    let from = o.read("auth.trusted_header_from", PEERS, peers);
+    if name.is_some() && from == http::Peers::default() {
+        let told = "auth.trusted_header needs auth.trusted_header_from: who sends it, such as [\"127.0.0.1\"]";
+        o.refuse("auth.trusted_header", told);
+    }
+    name.map(|name| http::TrustedHeader { name, from })
+}
+
+/// A header that may name users; the inner `None` is the empty text.
+fn header(value: &Value) -> Option<Option<HeaderName>> {
+    /// What says something else already.
+    const TAKEN: [&str; 5] = ["authorization", "cookie", "host", "origin", "x-forwarded-for"];
+    match some_text(value.text()?) {
+        None => Some(None),
+        Some(name) => HeaderName::try_from(name).ok().filter(|name| !TAKEN.contains(&name.as_str())).map(Some),
+    }
+}
+
+fn limits(o: &mut Overlay) -> http::Limits {
+    let mut most = |key| NonZeroU32::new(u32::try_from(count(o, key, 0..=1_000_000)).unwrap_or(u32::MAX));
+    http::Limits {
+        streams_per_user: most("limits.streams_per_user"),
+        streams_per_address: most("limits.streams_per_address"),
+        rates: http::Rates {
+            connects_per_address: most("limits.connects_per_address"),
+            publishes_per_key: most("limits.publishes_per_key"),
+            publishes_per_user: most("limits.publishes_per_user"),
+            marks_per_user: most("limits.marks_per_user"),
+        },
+    }
+}
+
+/// `ES256 web-2026 /etc/tidings/web.pem`.
+fn key_file(text: &str) -> Option<KeyFile> {
+    let mut words = text.splitn(3, ' ');
+    let (algorithm, name, path) = (words.next()?, words.next()?, words.next()?);
+    let known = broker::VerifyingKey::ALGORITHMS.contains(&algorithm) && !name.is_empty() && !path.is_empty();
+    known.then(|| KeyFile {
+        algorithm: algorithm.to_owned(),
+        name: (name != "-").then(|| name.to_owned()),
+        path: path.into(),
+    })
 }
 
 fn broker_config(o: &mut Overlay) -> broker::Config {
     let jwt = broker::JwtConfig {
         secret: Vec::new(),
+        keys: Vec::new(),
         audience: o.read("auth.audience", "a text", |v| v.text().map(some_text)),
         issuer: o.read("auth.issuer", "a text", |v| v.text().map(some_text)),
     };
     let mut config = broker::Config {
         jwt,
         ticket_ttl: span(o, "auth.ticket_ttl", 60..=7 * DAY),
+        proxy_recheck: span(o, "auth.trusted_header_recheck", 10..=DAY),
         heartbeat: span(o, "streams.heartbeat", 1..=25),
         unknown_topics: o.read("topics.unknown", "\"create\" or \"refuse\"", unknown),
         unknown_users: o.read("users.unknown", "\"create\" or \"refuse\"", unknown),
@@ -264,8 +406,9 @@ fn some_text(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn filled_text(value: &Value) -> Option<String> {
-    value.text().and_then(some_text)
+/// A filter; it is kept as text, since the layers of the log each read it for themselves.
+fn log_filter(value: &Value) -> Option<String> {
+    value.text().and_then(some_text).filter(|text| EnvFilter::try_new(text).is_ok())
 }
 
 fn listen(value: &Value) -> Option<Option<SocketAddr>> {
@@ -335,7 +478,7 @@ mod tests {
 
     fn faults(flags: &[(&'static str, &str)]) -> Vec<String> {
         match Config::load(sources(SettingsFile::None, flags)) {
-            Err(ConfigError::Faults(faults)) => faults,
+            Err(ConfigError(faults)) => faults.iter().map(ToString::to_string).collect(),
             other => panic!("{other:?}"),
         }
     }
@@ -416,6 +559,74 @@ mod tests {
     fn a_named_file_must_exist() {
         let missing = SettingsFile::Named("/nonexistent/tidings.toml".into());
         let refused = Config::load(sources(missing, &[])).expect_err("no such file");
-        assert!(refused.to_string().starts_with("cannot read the settings file /nonexistent/tidings.toml: "));
+        assert!(refused.to_string().starts_with("/nonexistent/tidings.toml: this settings file can't be read: "));
+    }
+
+    /// A folder with these files.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("it is in the folder")).expect("ours to make");
+            std::fs::write(path, text).expect("ours to write");
+        }
+        folder
+    }
+
+    fn loaded(folder: &tempfile::TempDir, flags: &[(&'static str, &str)]) -> Loaded {
+        Loaded::read(sources(SettingsFile::Named(folder.path().join("t.toml")), flags))
+    }
+
+    #[test]
+    fn every_layer_tells_where_its_values_came_from() {
+        let folder = folder(&[
+            ("t.toml", "data = 'a'\n[http]\nlisten = 'none'\nbase_path = '/a'\n[streams]\nmax = 3\n"),
+            ("t.toml.d/10.toml", "[http]\nbase_path = '/b'\n"),
+            ("t.toml.d/20.toml", "\n[http]\nbase_path = '/c'\n[streams]\nmax = 19000"),
+        ]);
+        let loaded = loaded(&folder, &[("data", "b")]);
+        let of = |key: &str| {
+            let found = loaded.settings.iter().find(|setting| setting.key == key).expect("a known key");
+            let origin = found.origin.to_string().replace(&*folder.path().to_string_lossy(), "");
+            (found.value.to_string(), origin, found.differs)
+        };
+        assert_eq!(of("data"), ("\"b\"".into(), "--flag".into(), true));
+        assert_eq!(of("http.listen"), ("\"none\"".into(), "/t.toml:3".into(), true));
+        assert_eq!(of("http.base_path"), ("\"/c\"".into(), "/t.toml.d/20.toml:3".into(), true));
+        assert_eq!(of("streams.max"), ("19000".into(), "/t.toml.d/20.toml:5".into(), false));
+        assert_eq!(of("log.level"), ("\"info\"".into(), "default".into(), false));
+        assert_eq!((loaded.drop_ins.len(), loaded.faults.len()), (2, 0));
+        assert_eq!(loaded.checked().expect("is valid").http.base_path, "/c");
+    }
+
+    #[test]
+    fn settings_are_shown_in_the_order_of_the_defaults_and_are_themselves_again_when_read() {
+        let flags = [("http.origins", "https://a.example,https://b.example"), ("streams.max", "7")];
+        let shown = Loaded::read(sources(SettingsFile::None, &flags)).settings;
+        assert_eq!([&*shown[0].key, &*shown[1].key], ["data", "http.listen"]);
+        let folder = folder(&[("t.toml", &as_file(&shown))]);
+        let again = loaded(&folder, &[]);
+        assert_eq!(again.faults, []);
+        let values = |settings: &[Setting]| -> Vec<_> {
+            settings.iter().map(|s| (s.key.clone(), s.value.clone(), s.differs)).collect()
+        };
+        assert_eq!(values(&again.settings), values(&shown));
+        assert_eq!(shown.iter().filter(|setting| setting.differs).count(), 2);
+    }
+
+    #[test]
+    fn faults_are_told_in_the_order_of_their_layers_and_lines() {
+        let folder = folder(&[
+            ("t.toml", "[streams]\nheartbeat = 'x'\n[http]\nlissten = 'y'\n[server]\ndrain_deadline = '1m'\n"),
+            ("t.toml.d/a.toml", "no toml"),
+            ("t.toml.d/b.toml", "[auht]\n"),
+        ]);
+        std::fs::create_dir(folder.path().join("t.toml.d/c.toml")).expect("ours to make");
+        let told: Vec<_> = loaded(&folder, &[("http.listen", "z")]).faults.iter().map(ToString::to_string).collect();
+        let starts = ["t.toml:2: ", "t.toml:4: ", "t.toml:6: ", "a.toml:1: ", "b.toml:1: ", "c.toml: ", "--flag: "];
+        assert_eq!(told.len(), starts.len(), "{told:?}");
+        for (fault, start) in told.iter().zip(starts) {
+            assert!(fault.contains(start), "{start} in {told:?}");
+        }
     }
 }

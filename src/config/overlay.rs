@@ -1,22 +1,23 @@
-//! Raw settings: the defaults with a file, the environment and flags laid over them, each value with where it came
-//! from.
+//! Raw settings: the defaults with files, the environment and flags laid over them, each value with where it came from.
 //!
 //! Data passes once: text -> [`Value`]s by dotted key (`http.listen`) -> [`Overlay::read`], which checks the uppermost
 //! layer. Faults are collected, so that one run tells all of them.
 //!
 //! **Invariant**: the known keys are exactly those of `default.toml`, so a key can't exist without its comment.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
+use super::fault::{Fault, Origin};
+use super::files::{Layer, line_at};
+use super::setting::Setting;
 use super::value::Value;
 
-/// The documented defaults.
-pub(super) const DEFAULTS: &str = include_str!("default.toml");
+/// The documented defaults, as they are compiled in.
+pub const DEFAULTS: &str = include_str!("default.toml");
 
 /// What names an environment variable that is a setting.
 const ENV_PREFIX: &str = "TIDINGS_";
@@ -24,39 +25,18 @@ const ENV_PREFIX: &str = "TIDINGS_";
 /// How alike two keys must be (0 to 1, Jaro-Winkler) for one to be suggested for the other.
 const ALIKE: f64 = 0.84;
 
-/// Where a value came from, for the one who has to mend it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    File {
-        path: String,
-        line: usize,
-    },
-    Env(String),
-    Flag(&'static str),
-    /// What a command presets, such as the demo's folder.
-    Preset,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { path, line } => write!(f, "{path}:{line}"),
-            Self::Env(name) => write!(f, "environment variable {name}"),
-            Self::Flag(flag) => f.write_str(flag),
-            Self::Preset => f.write_str("preset"),
-        }
-    }
-}
-
-struct Setting {
+/// A setting as it was given, or not.
+struct Raw {
     default: Value,
+    /// Where the default stands in the defaults, in bytes: settings are shown in that order.
+    place: usize,
     given: Option<(Value, Origin)>,
 }
 
 /// Settings by dotted key.
 pub(super) struct Overlay {
-    settings: BTreeMap<String, Setting>,
-    faults: Vec<String>,
+    settings: BTreeMap<String, Raw>,
+    faults: Vec<Fault>,
 }
 
 impl Overlay {
@@ -64,35 +44,66 @@ impl Overlay {
     pub(super) fn defaults() -> Self {
         let mut settings = BTreeMap::new();
         let table = DeTable::parse(DEFAULTS).expect("the compiled-in defaults are TOML; a test reads them");
-        flatten(table.get_ref(), "", &mut |key, value| {
-            let default =
-                plain(value.get_ref()).expect("the compiled-in defaults have plain values; a test reads them");
-            settings.insert(key, Setting { default, given: None });
-        });
+        for (key, value) in table.get_ref() {
+            match value.get_ref().as_table() {
+                Some(section) => {
+                    for (inner, value) in section {
+                        settings.insert(dotted(key.get_ref(), inner.get_ref()), Raw::default(inner, value));
+                    }
+                }
+                None => drop(settings.insert(key.get_ref().to_string(), Raw::default(key, value))),
+            }
+        }
         Self { settings, faults: Vec::new() }
     }
 
-    /// Lays a settings file over what is there.
-    pub(super) fn lay_file(&mut self, path: &Path, text: &str) {
-        let path = path.display().to_string();
-        let table = match DeTable::parse(text) {
-            Ok(table) => table,
+    /// Lays a settings file or a drop-in over what is there.
+    pub(super) fn lay_file(&mut self, layer: &Layer) {
+        match &layer.text {
+            Ok(text) => self.lay_text(&layer.path, text),
+            Err(fault) => self.faults.push(fault.clone()),
+        }
+    }
+
+    fn lay_text(&mut self, path: &Path, text: &str) {
+        match DeTable::parse(text) {
+            Ok(table) => {
+                let file = Text { path, text };
+                table.get_ref().iter().for_each(|(key, value)| self.lay_entry(&file, "", key, value));
+            }
             Err(e) => {
-                let line = e.span().map_or(1, |span| line_at(text, span.start));
-                self.faults.push(format!("{path}:{line}: this is not TOML: {}", e.message()));
-                return;
+                let line = e.span().map_or(1, |span| line_at(text.as_bytes(), span.start));
+                let told = format!("this is not TOML: {}", e.message());
+                self.faults.push(Fault::in_file(path, Some(line), &told));
             }
-        };
-        flatten(table.get_ref(), "", &mut |key, value| {
-            let origin = Origin::File { path: path.clone(), line: line_at(text, value.span().start) };
-            match plain(value.get_ref()) {
-                Some(value) => self.lay(&key, value, origin),
-                None if self.settings.contains_key(&key) => {
-                    self.faults.push(format!("{origin}: {key} must be a text, a whole number or a list of texts"));
-                }
-                None => self.refuse_unknown(&key, &origin),
+        }
+    }
+
+    /// Lays what one key of a file holds: a value, or a section of values.
+    fn lay_entry(&mut self, file: &Text<'_>, section: &str, key: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>) {
+        let origin = file.origin(key.span().start);
+        let key = if section.is_empty() { key.get_ref().to_string() } else { dotted(section, key.get_ref()) };
+        let is_setting = self.settings.contains_key(&key);
+        match (value.get_ref().as_table(), plain(value.get_ref())) {
+            (Some(inner), _) if self.is_section(&key) => {
+                inner.iter().for_each(|(name, value)| self.lay_entry(file, &key, name, value));
             }
-        });
+            // Its settings are not told one by one: they may be right.
+            (Some(_), _) if !is_setting => {
+                let hint = suggestion(&key, self.sections(), |section| format!("[{section}]"));
+                self.faults.push(Fault::of(&key, &origin, &format!("[{key}] is no section{hint}")));
+            }
+            (None, _) if self.is_section(&key) => {
+                let told = format!("{key} is a section: write [{key}], and its settings below that");
+                self.faults.push(Fault::of(&key, &origin, &told));
+            }
+            (None, Some(value)) => self.lay(&key, value, origin),
+            (Some(_), _) | (None, None) if is_setting => {
+                let told = format!("{key} must be a text, a whole number or a list of texts");
+                self.faults.push(Fault::of(&key, &origin, &told));
+            }
+            (Some(_), _) | (None, None) => self.refuse_unknown(&key, &origin),
+        }
     }
 
     /// Lays the environment over what is there: `TIDINGS_HTTP_LISTEN` for `http.listen`.
@@ -111,8 +122,8 @@ impl Overlay {
             let names: Vec<_> = self.settings.keys().map(|key| env_name(key)).collect();
             let misspelt = names.iter().any(|known| strsim::damerau_levenshtein(known, &name) <= 2);
             if misspelt || self.is_in_a_section(&name) {
-                let hint = suggestion(&name, names.iter().map(String::as_str));
-                self.faults.push(format!("environment variable {name} is no setting{hint}"));
+                let hint = suggestion(&name, names.iter().map(String::as_str), str::to_owned);
+                self.faults.push(format!("environment variable {name} is no setting{hint}").into());
             }
         }
     }
@@ -133,18 +144,26 @@ impl Overlay {
             if let Some(value) = parse(value) {
                 return value;
             }
-            self.faults.push(format!("{origin}: {key} must be {expected}"));
+            self.faults.push(Fault::of(key, origin, &format!("{key} must be {expected}")));
         }
         parse(&setting.default).expect("the compiled-in defaults pass their own checks; a test reads them")
     }
 
-    /// Notes a fault that concerns more than one key.
-    pub(super) fn refuse(&mut self, fault: String) {
-        self.faults.push(fault);
+    /// Notes a fault that lies between settings, at the one to change; the message names it.
+    pub(super) fn refuse(&mut self, key: &str, message: &str) {
+        let origin = self.settings.get(key).map_or(&Origin::Default, Raw::origin);
+        self.faults.push(Fault::of(key, origin, message));
     }
 
-    /// Every fault found, in the order of the layers.
-    pub(super) fn into_faults(self) -> Vec<String> {
+    /// Every setting with its value and where that came from, in the order of the documented defaults.
+    pub(super) fn effective(&self) -> Vec<Setting> {
+        let mut raw: Vec<_> = self.settings.iter().collect();
+        raw.sort_by_key(|(_, raw)| raw.place);
+        raw.into_iter().map(|(key, raw)| raw.effective(key)).collect()
+    }
+
+    /// Every fault found, as it was met.
+    pub(super) fn into_faults(self) -> Vec<Fault> {
         self.faults
     }
 
@@ -153,15 +172,56 @@ impl Overlay {
         self.settings.keys().map(String::as_str)
     }
 
+    fn sections(&self) -> BTreeSet<&str> {
+        self.settings.keys().filter_map(|key| key.split_once('.')).map(|(section, _)| section).collect()
+    }
+
+    fn is_section(&self, key: &str) -> bool {
+        self.sections().contains(key)
+    }
+
     fn is_in_a_section(&self, name: &str) -> bool {
-        let sections = self.settings.keys().filter_map(|key| key.split_once('.')).map(|(section, _)| section);
-        sections.into_iter().any(|section| name.starts_with(&format!("{}_", env_name(section))))
+        self.sections().into_iter().any(|section| name.starts_with(&format!("{}_", env_name(section))))
     }
 
     fn refuse_unknown(&mut self, key: &str, origin: &Origin) {
-        let hint = suggestion(key, self.settings.keys().map(String::as_str));
-        self.faults.push(format!("{origin}: {key} is no setting{hint}"));
+        let hint = suggestion(key, self.settings.keys().map(String::as_str), str::to_owned);
+        self.faults.push(Fault::of(key, origin, &format!("{key} is no setting{hint}")));
     }
+}
+
+impl Raw {
+    fn default(key: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>) -> Self {
+        let default = plain(value.get_ref()).expect("the compiled-in defaults have plain values; a test reads them");
+        Self { default, place: key.span().start, given: None }
+    }
+
+    fn origin(&self) -> &Origin {
+        self.given.as_ref().map_or(&Origin::Default, |(_, origin)| origin)
+    }
+
+    fn effective(&self, key: &str) -> Setting {
+        let value = self.given.as_ref().map_or_else(|| self.default.clone(), |(value, _)| value.like(&self.default));
+        let differs = value != self.default;
+        Setting { key: key.to_owned(), value: value.into_toml(), origin: self.origin().clone(), differs }
+    }
+}
+
+/// A settings file that is being read.
+struct Text<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Text<'_> {
+    /// What stands at a byte of it.
+    fn origin(&self, offset: usize) -> Origin {
+        Origin::File { path: self.path.display().to_string(), line: line_at(self.text.as_bytes(), offset) }
+    }
+}
+
+fn dotted(section: &str, key: &str) -> String {
+    format!("{section}.{key}")
 }
 
 /// The environment variable of a key.
@@ -169,12 +229,12 @@ pub(super) fn env_name(key: &str) -> String {
     format!("{ENV_PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
-/// `; did you mean …?`, or nothing where no known name is near.
-fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let nearest = known.map(|key| (likeness(name, key), key)).max_by(|a, b| a.0.total_cmp(&b.0));
+/// `; did you mean …?` with the nearest known name, or where to find them all.
+fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>, written: impl Fn(&str) -> String) -> String {
+    let nearest = known.into_iter().map(|key| (likeness(name, key), key)).max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {
-        Some((alike, key)) if alike >= ALIKE => format!("; did you mean {key}?"),
-        _ => String::new(),
+        Some((alike, key)) if alike >= ALIKE => format!("; did you mean {}?", written(key)),
+        _ => "; `tidings config default` shows them all".to_owned(),
     }
 }
 
@@ -183,19 +243,6 @@ fn likeness(name: &str, key: &str) -> f64 {
     let last = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
     let misplaced = if last(name) == last(key) { ALIKE } else { 0.0 };
     strsim::jaro_winkler(name, key).max(misplaced)
-}
-
-type Visit<'v> = dyn FnMut(String, &Spanned<DeValue<'_>>) + 'v;
-
-/// Visits every value that is not a table, with its dotted key.
-fn flatten(table: &DeTable<'_>, section: &str, visit: &mut Visit<'_>) {
-    for (key, value) in table {
-        let key = if section.is_empty() { key.get_ref().to_string() } else { format!("{section}.{}", key.get_ref()) };
-        match value.get_ref().as_table() {
-            Some(inner) => flatten(inner, &key, visit),
-            None => visit(key, value),
-        }
-    }
 }
 
 fn plain(value: &DeValue<'_>) -> Option<Value> {
@@ -209,10 +256,6 @@ fn plain(value: &DeValue<'_>) -> Option<Value> {
     items.map(|item| item.get_ref().as_str().map(str::to_owned)).collect::<Option<_>>().map(Value::List)
 }
 
-fn line_at(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|b| *b == b'\n').count()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,7 +263,16 @@ mod tests {
     fn faults(lay: impl FnOnce(&mut Overlay)) -> Vec<String> {
         let mut overlay = Overlay::defaults();
         lay(&mut overlay);
-        overlay.into_faults()
+        overlay.into_faults().iter().map(ToString::to_string).collect()
+    }
+
+    fn layer(name: &str, text: &str) -> Layer {
+        Layer { path: name.into(), is_drop_in: false, text: Ok(text.to_owned()) }
+    }
+
+    /// What is told of a settings file `t.toml` with this text.
+    fn faults_in(text: &str) -> Vec<String> {
+        faults(|o| o.lay_file(&layer("t.toml", text)))
     }
 
     fn env(name: &str, value: &str) -> [(String, String); 1] {
@@ -232,37 +284,84 @@ mod tests {
         let mut overlay = Overlay::defaults();
         let listen = |overlay: &mut Overlay| overlay.read("http.listen", "", |v| v.text().map(str::to_owned));
         assert_eq!(listen(&mut overlay), "127.0.0.1:8383");
-        overlay.lay_file(Path::new("t.toml"), "[http]\nlisten = 'file'");
+        overlay.lay_file(&layer("t.toml", "[http]\nlisten = 'file'"));
         assert_eq!(listen(&mut overlay), "file");
+        overlay.lay_file(&layer("a.toml", "http = { listen = 'drop-in' }"));
+        assert_eq!(listen(&mut overlay), "drop-in");
         overlay.lay_env(env("TIDINGS_HTTP_LISTEN", "env"));
         assert_eq!(listen(&mut overlay), "env");
         overlay.lay("http.listen", Value::Text("flag".into()), Origin::Flag("--listen"));
         assert_eq!(listen(&mut overlay), "flag");
-        assert_eq!(overlay.into_faults(), [""; 0]);
+        assert_eq!(overlay.into_faults(), []);
     }
 
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_nearest() {
-        let told = faults(|o| o.lay_file(Path::new("t.toml"), "data = 'x'\n\n[http]\nlissten = 'y'\n"));
-        assert_eq!(told, ["t.toml:4: http.lissten is no setting; did you mean http.listen?"]);
-        let told = faults(|o| o.lay_file(Path::new("t.toml"), "[htpp]\nlisten = 'y'\n"));
-        assert_eq!(told, ["t.toml:2: htpp.listen is no setting; did you mean http.listen?"]);
-        let told = faults(|o| o.lay_file(Path::new("t.toml"), "heartbeat = 3"));
-        assert_eq!(told, ["t.toml:1: heartbeat is no setting; did you mean streams.heartbeat?"]);
-        let told = faults(|o| o.lay_file(Path::new("t.toml"), "[smtp]\nhost = 3"));
-        assert_eq!(told, ["t.toml:2: smtp.host is no setting"]);
+        for (text, told) in [
+            (
+                "data = 'x'\n\n[http]\nlissten = 'y'\n",
+                "t.toml:4: http.lissten is no setting; did you mean http.listen?",
+            ),
+            ("heartbeat = 3", "t.toml:1: heartbeat is no setting; did you mean streams.heartbeat?"),
+            ("[http]\nzzz = 1.5", "t.toml:2: http.zzz is no setting; `tidings config default` shows them all"),
+        ] {
+            assert_eq!(faults_in(text), [told]);
+        }
+    }
+
+    #[test]
+    fn an_unknown_section_is_named_once_with_its_line_and_the_nearest() {
+        for (text, told) in [
+            ("data = 'x'\n[htpp]\nlisten = 'y'\n", "t.toml:2: [htpp] is no section; did you mean [http]?"),
+            ("\n[stream]", "t.toml:2: [stream] is no section; did you mean [streams]?"),
+            ("smtp.host = 3\nsmtp.port = 4", "t.toml:1: [smtp] is no section; `tidings config default` shows them all"),
+            ("[http.tls]\nkey = 'x'", "t.toml:1: [http.tls] is no section; did you mean [http]?"),
+            ("http = 'x'", "t.toml:1: http is a section: write [http], and its settings below that"),
+            ("[[http]]\nlisten = 'x'", "t.toml:1: http is a section: write [http], and its settings below that"),
+        ] {
+            assert_eq!(faults_in(text), [told]);
+        }
     }
 
     #[test]
     fn what_is_no_toml_is_told_with_its_line() {
-        let told = faults(|o| o.lay_file(Path::new("t.toml"), "data = 'x'\nhttp ="));
+        let told = faults_in("data = 'x'\nhttp =");
         assert!(told[0].starts_with("t.toml:2: this is not TOML: "), "{told:?}");
     }
 
     #[test]
+    fn a_key_given_twice_is_told_with_the_line_of_the_second() {
+        for text in ["data = 'x'\n\ndata = 'y'", "[http]\n[log]\n[http]"] {
+            let told = faults_in(text);
+            assert!(told[0].starts_with("t.toml:3: this is not TOML: duplicate key"), "{told:?}");
+        }
+    }
+
+    #[test]
     fn a_value_of_no_kind_is_told() {
-        let told = faults(|o| o.lay_file(Path::new("t.toml"), "[streams]\nheartbeat = 1.5"));
-        assert_eq!(told, ["t.toml:2: streams.heartbeat must be a text, a whole number or a list of texts"]);
+        for text in ["[streams]\nheartbeat = 1.5", "[streams]\n[streams.heartbeat]", "[streams]\nheartbeat = [1]"] {
+            let told = faults_in(text);
+            assert_eq!(told, ["t.toml:2: streams.heartbeat must be a text, a whole number or a list of texts"]);
+        }
+    }
+
+    #[test]
+    fn values_of_the_environment_are_shown_in_the_kind_of_their_default() {
+        let mut overlay = Overlay::defaults();
+        overlay.lay_env(env("TIDINGS_STREAMS_MAX", "7"));
+        overlay.lay_env(env("TIDINGS_HTTP_ORIGINS", "https://a.example, https://b.example"));
+        overlay.lay_env(env("TIDINGS_RETENTION_PER_USER", "10000"));
+        overlay.lay_env(env("TIDINGS_HTTP_MAX_CONNECTIONS", "many"));
+        let shown = overlay.effective();
+        let of = |key: &str| {
+            let setting = shown.iter().find(|setting| setting.key == key).expect("a known key");
+            (setting.value.to_string(), setting.origin.to_string(), setting.differs)
+        };
+        assert_eq!(of("streams.max"), ("7".into(), "TIDINGS_STREAMS_MAX".into(), true));
+        assert_eq!(of("http.origins").0, "[\"https://a.example\", \"https://b.example\"]");
+        assert_eq!(of("retention.per_user"), ("10000".into(), "TIDINGS_RETENTION_PER_USER".into(), false));
+        assert_eq!(of("http.max_connections").0, "\"many\"");
+        assert_eq!(of("log.level"), ("\"info\"".into(), "default".into(), false));
     }
 
     #[test]
@@ -283,7 +382,7 @@ mod tests {
     #[test]
     fn every_key_has_a_variable_of_its_own() {
         let overlay = Overlay::defaults();
-        let names: std::collections::BTreeSet<_> = overlay.keys().map(env_name).collect();
+        let names: BTreeSet<_> = overlay.keys().map(env_name).collect();
         assert_eq!(names.len(), overlay.keys().count());
         assert!(names.contains("TIDINGS_DATA") && names.contains("TIDINGS_HTTP_MAX_BODY"));
     }

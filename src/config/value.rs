@@ -62,6 +62,26 @@ impl Value {
             Self::List(_) => None,
         }
     }
+
+    /// The same value in the kind of its default, where it can be read as one: the environment and flags have only
+    /// texts.
+    pub(super) fn like(&self, default: &Self) -> Self {
+        let read = match default {
+            Self::Text(_) => None,
+            Self::Number(_) => self.number().and_then(|number| i64::try_from(number).ok()).map(Self::Number),
+            Self::List(_) => self.list().map(Self::List),
+        };
+        read.unwrap_or_else(|| self.clone())
+    }
+
+    /// As a settings file has it.
+    pub(super) fn into_toml(self) -> toml::Value {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Number(number) => number.into(),
+            Self::List(list) => list.into(),
+        }
+    }
 }
 
 /// Writes a duration of whole seconds the way [`duration`] reads it, in the largest unit that fits.

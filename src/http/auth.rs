@@ -7,14 +7,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName};
 
 use super::query::Query;
 use super::{App, Peer, cookie, site};
 use crate::broker::{AuthError, Credentials};
-use crate::model::{Credential, Identity, Scope};
+use crate::model::{Credential, Identity, Scope, UserId};
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,7 +23,10 @@ pub enum Access {
     Anyone,
     /// Anyone, and only where the server runs as a demo.
     Demo,
-    /// Who asks over this machine's loopback without a proxy in between, or with a key that has `admin`.
+    /// Who watches whether the server lives.
+    Probe,
+    /// Who asks over the listener for watchers, or over this machine's loopback without a proxy in between, or with a key
+    /// that has `admin`.
     Scraper,
     /// A user by token, cookie or ticket: reading only.
     Subscriber,
@@ -46,9 +49,10 @@ pub enum Access {
 }
 
 impl Access {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Anyone,
         Self::Demo,
+        Self::Probe,
         Self::Scraper,
         Self::Subscriber,
         Self::WebSocket,
@@ -61,7 +65,13 @@ impl Access {
         Self::Admin,
     ];
 
-    const fn takes_cookies(self) -> bool {
+    /// Whether the listener for watchers has it.
+    pub const fn is_watching(self) -> bool {
+        matches!(self, Self::Probe | Self::Scraper)
+    }
+
+    /// Whether what browsers send by themselves will do: the cookie, or what a proxy goes by.
+    const fn takes_ambient(self) -> bool {
         matches!(self, Self::Subscriber | Self::WebSocket | Self::User | Self::TicketMinter | Self::Publisher)
     }
 
@@ -82,7 +92,7 @@ impl Access {
         };
         let is_user = matches!(identity, Identity::User(_));
         let (good, missing) = match self {
-            Self::Anyone | Self::Demo => (true, ""),
+            Self::Anyone | Self::Demo | Self::Probe => (true, ""),
             Self::Subscriber | Self::WebSocket => (is_user, "an inbox is a user's: send a user's token, not a key"),
             Self::User | Self::Token => {
                 (is_user && !is_ticket(identity), "an inbox is a user's: send a user's token, not a key")
@@ -140,11 +150,12 @@ impl From<AuthError> for Denied {
 /// [`Denied`].
 pub async fn admit(app: &App, peer: Peer, head: &Parts, query: &Query, access: Access) -> Result<Caller, Denied> {
     match access {
-        Access::Anyone => Ok(Caller::Anyone),
+        Access::Anyone | Access::Probe => Ok(Caller::Anyone),
         Access::Demo if app.config().demo.is_some() => Ok(Caller::Anyone),
         Access::Demo => Err(Denied::Hidden),
+        Access::Scraper if peer == Peer::Watcher => Ok(Caller::Anyone),
         Access::Scraper if peer.is_loopback() && !is_forwarded(&head.headers) => Ok(Caller::Anyone),
-        Access::Scraper => identify(app, head, query, access).await.map_err(|_| Denied::Hidden),
+        Access::Scraper => identify(app, peer, head, query, access).await.map_err(|_| Denied::Hidden),
         Access::Token => {
             let token = bearer(&head.headers).ok_or(Denied::Missing)?;
             Ok(Caller::Known(Identity::User(app.broker().check_user_token(token)?)))
@@ -152,19 +163,22 @@ pub async fn admit(app: &App, peer: Peer, head: &Parts, query: &Query, access: A
         Access::WebSocket => {
             // A browser asks nobody before it opens a WebSocket, and sends cookies along.
             site::check_origin(&head.headers, &app.config().origins).map_err(Denied::CrossSite)?;
-            match identify(app, head, query, access).await {
+            match identify(app, peer, head, query, access).await {
                 Err(Denied::Missing) => Ok(Caller::Anyone),
                 other => other,
             }
         }
-        _ => identify(app, head, query, access).await,
+        _ => identify(app, peer, head, query, access).await,
     }
 }
 
-async fn identify(app: &App, head: &Parts, query: &Query, access: Access) -> Result<Caller, Denied> {
-    let presented = Presented::find(&head.headers, query, access)?;
-    if matches!(presented, Presented::Cookie(_)) && !head.method.is_safe() {
-        site::check(&head.headers, &app.config().origins).map_err(Denied::CrossSite)?;
+async fn identify(app: &App, peer: Peer, head: &Parts, query: &Query, access: Access) -> Result<Caller, Denied> {
+    let config = app.config();
+    let trusted =
+        config.trusted_header.as_ref().filter(|trusted| trusted.from.contains(peer)).map(|trusted| &trusted.name);
+    let presented = Presented::find(&head.headers, query, access, trusted)?;
+    if presented.is_ambient() && !head.method.is_safe() {
+        site::check(&head.headers, &config.origins).map_err(Denied::CrossSite)?;
     }
     let identity = app.broker().authenticate(presented.as_credentials()).await?;
     access.admits(&identity).map_err(Denied::Forbidden)?;
@@ -175,7 +189,7 @@ async fn identify(app: &App, head: &Parts, query: &Query, access: Access) -> Res
 fn is_forwarded(headers: &HeaderMap) -> bool {
     headers
         .keys()
-        .map(http::HeaderName::as_str)
+        .map(HeaderName::as_str)
         .any(|name| matches!(name, "forwarded" | "via" | "x-real-ip") || name.starts_with("x-forwarded-"))
 }
 
@@ -186,10 +200,17 @@ enum Presented<'a> {
     Basic(String),
     Cookie(&'a str),
     Ticket(&'a str),
+    Proxy(UserId),
 }
 
 impl<'a> Presented<'a> {
-    fn find(headers: &'a HeaderMap, query: &'a Query, access: Access) -> Result<Self, Denied> {
+    /// `trusted` is the header by which this peer may say whom it has signed in.
+    fn find(
+        headers: &'a HeaderMap,
+        query: &'a Query,
+        access: Access,
+        trusted: Option<&HeaderName>,
+    ) -> Result<Self, Denied> {
         if headers.contains_key(AUTHORIZATION) {
             return Ok(authorization(headers).ok_or(AuthError::Invalid)?);
         }
@@ -199,8 +220,19 @@ impl<'a> Presented<'a> {
         // A page that means to send a token over its WebSocket can't keep the browser from sending a cookie along, which
         // may be another person's.
         let by_message = access == Access::WebSocket && query.bytes("auth") == Some(b"message");
-        let cookie = cookie::session(headers).filter(|_| access.takes_cookies() && !by_message);
-        cookie.map(Self::Cookie).ok_or(Denied::Missing)
+        if by_message || !access.takes_ambient() {
+            return Err(Denied::Missing);
+        }
+        // The proxy knows who is signed in now; a cookie may be of who was before.
+        if let Some(user) = trusted.and_then(|name| vouched(headers, name)) {
+            return Ok(user.map(Self::Proxy)?);
+        }
+        cookie::session(headers).map(Self::Cookie).ok_or(Denied::Missing)
+    }
+
+    /// Whether a browser sends it by itself, for whatever page.
+    const fn is_ambient(&self) -> bool {
+        matches!(self, Self::Cookie(_) | Self::Proxy(_))
     }
 
     fn as_credentials(&self) -> Credentials<'_> {
@@ -209,8 +241,17 @@ impl<'a> Presented<'a> {
             Self::Basic(password) => Credentials::BasicPassword(password),
             Self::Cookie(token) => Credentials::Cookie(token),
             Self::Ticket(ticket) => Credentials::Ticket(ticket),
+            Self::Proxy(user) => Credentials::Proxy(user),
         }
     }
+}
+
+/// The user that a trusted proxy names; `None` where it names none, which is how it says that nobody is signed in.
+fn vouched(headers: &HeaderMap, name: &HeaderName) -> Option<Result<UserId, AuthError>> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().filter(|value| !value.is_empty())?;
+    let user = std::str::from_utf8(value.as_bytes()).ok().filter(|_| values.next().is_none());
+    Some(user.and_then(|user| UserId::new(user).ok()).ok_or(AuthError::Invalid))
 }
 
 /// Reads the one `Authorization` header; two of them are none, since nobody can say which was meant.
@@ -246,7 +287,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::model::{KeyId, KeyIdentity, UserId, UserIdentity};
+    use crate::model::{KeyId, KeyIdentity, UserIdentity};
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -263,7 +304,7 @@ mod tests {
 
     fn user(credential: Credential, publishes: bool) -> Identity {
         let user = UserId::new("alice").expect("a user");
-        Identity::User(UserIdentity { user, credential, topics: None, publishes, expires: None })
+        Identity::User(UserIdentity { user, credential, topics: None, publishes, expires: None, issued: None })
     }
 
     #[test]
@@ -284,7 +325,10 @@ mod tests {
             (Identity::Operator, &[TicketMinter, Publisher, PlainPublisher, Manager, Admin, Scraper]),
         ];
         for (identity, admitted) in &roles {
-            for access in Access::ALL.into_iter().filter(|access| !matches!(access, Access::Anyone | Access::Demo)) {
+            for access in Access::ALL
+                .into_iter()
+                .filter(|access| !matches!(access, Access::Anyone | Access::Demo | Access::Probe))
+            {
                 assert_eq!(access.admits(identity).is_ok(), admitted.contains(&access), "{identity:?} at {access:?}");
             }
         }
@@ -296,7 +340,7 @@ mod tests {
     fn the_header_wins_over_the_ticket_and_the_ticket_over_the_cookie() {
         let query = Query::parse("ticket=t");
         let find = |pairs: &[(&'static str, &'static str)], access| {
-            Presented::find(&headers(pairs), &query, access).map(|p| format!("{p:?}"))
+            Presented::find(&headers(pairs), &query, access, None).map(|p| format!("{p:?}"))
         };
         let text = |text: &str| Ok(text.to_owned());
         assert_eq!(find(&[COOKIE, ("authorization", "bearer b")], Access::Subscriber), text("Bearer(\"b\")"));
@@ -306,9 +350,29 @@ mod tests {
         assert_eq!(find(&[COOKIE], Access::PlainPublisher), Err(Denied::Missing));
         assert_eq!(find(&[COOKIE], Access::Admin), Err(Denied::Missing));
         let query = Query::parse("auth=message");
-        let find = |access| Presented::find(&headers(&[COOKIE]), &query, access).map(|p| format!("{p:?}"));
+        let find = |access| Presented::find(&headers(&[COOKIE]), &query, access, None).map(|p| format!("{p:?}"));
         assert_eq!(find(Access::WebSocket), Err(Denied::Missing), "the token that is to come counts");
         assert_eq!(find(Access::Subscriber), text("Cookie(\"c\")"), "nothing is to come here");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_before_a_cookie_and_after_what_was_put_there_on_purpose() {
+        let name = HeaderName::from_static("x-remote-user");
+        let query = Query::default();
+        let find = |pairs: &[(&'static str, &'static str)], access, trusted| {
+            Presented::find(&headers(pairs), &query, access, trusted).map(|p| format!("{p:?}"))
+        };
+        let named = ("x-remote-user", "alice");
+        let proxy = Ok(format!("{:?}", Presented::Proxy(UserId::new("alice").expect("a user"))));
+        assert_eq!(find(&[COOKIE, named], Access::User, Some(&name)), proxy);
+        assert_eq!(find(&[named], Access::User, None), Err(Denied::Missing), "from anybody else it is not read");
+        assert_eq!(find(&[named], Access::Admin, Some(&name)), Err(Denied::Missing), "it names users, no operators");
+        let bearer = ("authorization", "bearer b");
+        assert_eq!(find(&[bearer, named], Access::User, Some(&name)), Ok("Bearer(\"b\")".to_owned()));
+        assert_eq!(find(&[("x-remote-user", "")], Access::User, Some(&name)), Err(Denied::Missing));
+        for doubtful in [&[named, ("x-remote-user", "bob")][..], &[("x-remote-user", "a\tb")]] {
+            assert_eq!(find(doubtful, Access::User, Some(&name)), Err(AuthError::Invalid.into()));
+        }
     }
 
     #[test]
@@ -316,13 +380,13 @@ mod tests {
         for bad in ["Bearer", "Bearer ", "Digest x", "Basic !!!", "Basic a2V5", ""] {
             let headers = headers(&[COOKIE, ("authorization", bad)]);
             assert_eq!(
-                Presented::find(&headers, &Query::default(), Access::User),
+                Presented::find(&headers, &Query::default(), Access::User, None),
                 Err(AuthError::Invalid.into()),
                 "{bad}"
             );
         }
         let doubled = headers(&[("authorization", "Bearer a"), ("authorization", "Bearer b")]);
-        assert_eq!(Presented::find(&doubled, &Query::default(), Access::User), Err(AuthError::Invalid.into()));
+        assert_eq!(Presented::find(&doubled, &Query::default(), Access::User, None), Err(AuthError::Invalid.into()));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use hyper::body::Incoming;
 
 use super::auth::Caller;
 use super::body::{self, Limits};
+use super::limits::{Limited, Seat};
+use super::network::Address;
 use super::query::Query;
 use super::router::Params;
 use super::{App, problem};
@@ -23,6 +25,8 @@ pub struct Call {
     pub query: Query,
     pub params: Params,
     pub caller: Caller,
+    /// Whose limits hold; `None` where nobody can say.
+    pub address: Option<Address>,
 }
 
 impl Call {
@@ -43,6 +47,14 @@ impl Call {
             Caller::Known(Identity::User(user)) => Ok(user),
             Caller::Known(_) | Caller::Anyone => Err(problem::FORBIDDEN.because("this needs a user's token")),
         }
+    }
+
+    /// A place for one more stream of the calling user.
+    ///
+    /// # Errors
+    /// [`Limited`].
+    pub fn seat(&self, user: &UserId) -> Result<Seat, Limited> {
+        self.app.meters().seat(&self.app.config().limits, user, self.address)
     }
 
     /// The caller, whoever it is.

@@ -84,7 +84,7 @@ where
             None => Box::pin(answer.clone().oneshot(request)),
         }
     });
-    if let Err(e) = drive(app.config(), io, service, drain, &handover).await {
+    if let Err(e) = drive(&app.config(), io, service, drain, &handover).await {
         if is_slow(&e) {
             app.metrics().byes.get_or_create(&[("reason", ByeReason::Slow.as_str())]).inc();
         }

@@ -23,7 +23,9 @@ mod compress;
 mod connection;
 mod cookie;
 mod cors;
+mod limits;
 mod lines;
+mod network;
 #[cfg(test)]
 mod openapi;
 mod problem;
@@ -43,11 +45,17 @@ use std::time::Duration;
 pub use auth::Access;
 pub use body::Body;
 pub use connection::serve_connection;
+pub use limits::{LIMITS, Limited, Limits, Rates};
+pub use network::{Address, NoPeer, Peers};
 pub use problem::{KINDS as PROBLEM_KINDS, Kind as ProblemKind};
 pub use router::{Entry, ROUTES, Route, Verb};
 
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::{HeaderMap, HeaderName};
+use tokio::sync::{mpsc, oneshot};
 use tower_http::cors::CorsLayer;
 
+use limits::Meters;
 use stream::long_poll::Pace;
 
 use crate::broker::Broker;
@@ -78,6 +86,11 @@ pub struct Config {
     /// Time for which a client may accept no byte before its connection is cut.
     pub write_timeout: Duration,
     pub secure_cookies: SecureCookies,
+    pub limits: Limits,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Peers,
+    /// The header by which a proxy says whom it has signed in; `None` where none does.
+    pub trusted_header: Option<TrustedHeader>,
     /// The demo's users; `None` on a real server, where nobody is signed in by a click.
     pub demo: Option<Demo>,
 }
@@ -96,9 +109,20 @@ impl Default for Config {
             header_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(30),
             secure_cookies: SecureCookies::default(),
+            limits: Limits::default(),
+            trusted_proxies: Peers::default(),
+            trusted_header: None,
             demo: None,
         }
     }
+}
+
+/// A header that names the user whom a proxy has signed in.
+#[derive(Clone, Debug)]
+pub struct TrustedHeader {
+    pub name: HeaderName,
+    /// Who may send it; from anybody else it is not read.
+    pub from: Peers,
 }
 
 /// When the session cookie is marked `Secure`.
@@ -136,6 +160,10 @@ impl fmt::Debug for DemoUser {
 pub enum Peer {
     Tcp(SocketAddr),
     Unix,
+    /// Over the operator's unix socket.
+    Operator,
+    /// Over the listener for those who watch the server.
+    Watcher,
 }
 
 impl Peer {
@@ -152,30 +180,75 @@ pub struct App(Arc<Shared>);
 
 struct Shared {
     broker: Broker,
-    config: Config,
+    /// Replaced as a whole by a reload.
+    config: ArcSwap<Config>,
     lifecycle: Lifecycle,
     /// What other origins may do; `None` where none may.
-    cors: Option<CorsLayer>,
+    cors: ArcSwapOption<CorsLayer>,
     /// How often clients poll.
     pace: Pace,
+    meters: Meters,
+    process: Process,
 }
 
+/// What only the process knows that this is part of.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// Where to ask for the settings to be read again; `None` where nobody does that.
+    pub reloads: Option<mpsc::Sender<Reload>>,
+    /// Where it listens, for people.
+    pub listens: Vec<String>,
+}
+
+/// A question to read the settings again. The answer names those that count only after a restart, or tells every fault,
+/// a line each.
+pub type Reload = oneshot::Sender<Result<Vec<&'static str>, String>>;
+
 impl App {
-    pub fn new(broker: Broker, config: Config, lifecycle: Lifecycle) -> Self {
-        let cors = cors::layer(&config.origins);
-        Self(Arc::new(Shared { broker, config, lifecycle, cors, pace: Pace::default() }))
+    pub fn new(broker: Broker, config: Config, lifecycle: Lifecycle, process: Process) -> Self {
+        let cors = ArcSwapOption::from_pointee(cors::layer(&config.origins));
+        let meters = Meters::new(config.limits.rates, broker.metrics().clone());
+        let config = ArcSwap::from_pointee(config);
+        Self(Arc::new(Shared { broker, config, lifecycle, cors, pace: Pace::default(), meters, process }))
+    }
+
+    /// Goes on with other settings. The base path stays, since clients and proxies know it, and the demo.
+    pub fn reconfigure(&self, config: Config) {
+        let now = self.config();
+        self.0.cors.store(cors::layer(&config.origins).map(Arc::new));
+        self.0.meters.reconfigure(config.limits.rates);
+        self.0.config.store(Arc::new(Config { base_path: now.base_path.clone(), demo: now.demo.clone(), ..config }));
+    }
+
+    /// Whether one more connection is taken from a peer. Proxies bring everybody's.
+    pub fn admits(&self, peer: Peer) -> bool {
+        let none = HeaderMap::new();
+        let config = self.config();
+        if config.trusted_proxies.contains(peer) {
+            return true;
+        }
+        network::client(peer, &none, &config.trusted_proxies)
+            .is_none_or(|address| self.meters().connect(address).is_ok())
     }
 
     pub(crate) fn broker(&self) -> &Broker {
         &self.0.broker
     }
 
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.config
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.0.config.load_full()
     }
 
-    pub(crate) fn cors(&self) -> Option<&CorsLayer> {
-        self.0.cors.as_ref()
+    pub(crate) fn cors(&self) -> Option<Arc<CorsLayer>> {
+        self.0.cors.load_full()
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.0.meters
+    }
+
+    pub(crate) fn process(&self) -> &Process {
+        &self.0.process
     }
 
     pub(crate) fn pace(&self) -> &Pace {

@@ -80,7 +80,9 @@ kinds! {
     UNAUTHENTICATED = 401 "unauthenticated", "A credential is needed",
         "Send a user's token or an API key as `Authorization: Bearer …`, sign in for the session cookie, or open a stream with a ticket.";
     BAD_CREDENTIAL = 401 "bad-credential", "The credential is not valid",
-        "The token, key, cookie or ticket was never good here, or it was revoked. Trying again with the same one will not help.";
+        "The token, key, cookie or ticket was never good here. Trying again with the same one will not help.";
+    REVOKED = 401 "revoked", "The credential was revoked",
+        "It was good, and was taken back by an application or an operator (`tidings revoke`, `tidings key revoke`). Only a new one helps.";
     EXPIRED = 401 "expired", "The credential has run out",
         "It was good and has run out. Get a fresh one from whoever signed you in.";
     FORBIDDEN = 403 "forbidden", "This credential may not do that",
@@ -135,6 +137,8 @@ kinds! {
         "The cursor names a position that has not been reached. Use a cursor as it was given by this server.";
     UPGRADE_REQUIRED = 426 "upgrade-required", "This address speaks WebSocket",
         "Open it with a WebSocket client (RFC 6455, version 13, over HTTP/1.1). A proxy in between must pass on `Upgrade` and `Connection`. Events can also be had from `/v1/stream` and `/v1/poll`.";
+    NOT_RELOADED = 422 "not-reloaded", "The settings were not read again",
+        "They can't be used as they are, for the reasons that the detail names, one a line; the server goes on with those it has. `tidings config check` looks at them without a server.";
     TOO_MANY = 429 "too-many", "A limit is reached",
         "The detail names the limit. Try again after Retry-After.";
     HEADERS_TOO_LARGE = 431 "headers-too-large", "The request's headers are too large",
@@ -209,6 +213,7 @@ impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Invalid => BAD_CREDENTIAL.because("the credential that came with the request is not valid here"),
+            AuthError::Revoked => REVOKED.because("the credential that came with the request was revoked"),
             AuthError::Expired => EXPIRED.because("the credential that came with the request has run out"),
             AuthError::Storage(cause) => {
                 tracing::error!(cause, "a credential could not be looked up");
@@ -245,7 +250,7 @@ impl From<ByeReason> for Problem {
                 OVERLOADED.for_now("no further stream can be opened now", 5)
             }
             ByeReason::Expired => AuthError::Expired.into(),
-            ByeReason::Revoked => AuthError::Invalid.into(),
+            ByeReason::Revoked => AuthError::Revoked.into(),
         }
     }
 }

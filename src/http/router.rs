@@ -93,14 +93,21 @@ pub enum Route {
     CreateKey,
     Keys,
     RevokeKey,
+    RotateKey,
     Recount,
     Compact,
+    Reload,
+    Status,
+    Online,
+    Disconnect,
+    Revoke,
+    Restore,
 }
 
 /// Every route.
 pub const ROUTES: &[Entry] = &[
-    entry(Verb::Get, "/healthz", Access::Anyone, Route::Healthz),
-    entry(Verb::Get, "/readyz", Access::Anyone, Route::Readyz),
+    entry(Verb::Get, "/healthz", Access::Probe, Route::Healthz),
+    entry(Verb::Get, "/readyz", Access::Probe, Route::Readyz),
     entry(Verb::Get, "/metrics", Access::Scraper, Route::Metrics),
     entry(Verb::Get, "/", Access::Anyone, Route::InboxPage),
     entry(Verb::Get, "/publish", Access::Anyone, Route::PublishPage),
@@ -148,6 +155,13 @@ pub const ROUTES: &[Entry] = &[
     entry(Verb::Post, "/v1/keys", Access::Admin, Route::CreateKey),
     entry(Verb::Get, "/v1/keys", Access::Admin, Route::Keys),
     entry(Verb::Delete, "/v1/keys/{key}", Access::Admin, Route::RevokeKey),
+    entry(Verb::Post, "/v1/keys/{key}/rotate", Access::Admin, Route::RotateKey),
+    entry(Verb::Get, "/v1/status", Access::Admin, Route::Status),
+    entry(Verb::Get, "/v1/online", Access::Manager, Route::Online),
+    entry(Verb::Delete, "/v1/users/{user}/streams", Access::Manager, Route::Disconnect),
+    entry(Verb::Put, "/v1/users/{user}/revocation", Access::Manager, Route::Revoke),
+    entry(Verb::Delete, "/v1/users/{user}/revocation", Access::Manager, Route::Restore),
+    entry(Verb::Post, "/v1/upkeep/reload", Access::Admin, Route::Reload),
     entry(Verb::Post, "/v1/upkeep/recount", Access::Admin, Route::Recount),
     entry(Verb::Post, "/v1/upkeep/compact", Access::Admin, Route::Compact),
 ];
@@ -231,7 +245,7 @@ fn answers(entry: &Entry, method: &Method) -> bool {
 
 /// Hyper leaves the body out, so a `HEAD` costs what the `GET` costs: it is for what is open and cheap.
 fn has_head(entry: &Entry) -> bool {
-    entry.verb == Verb::Get && matches!(entry.access, Access::Anyone | Access::Demo)
+    entry.verb == Verb::Get && matches!(entry.access, Access::Anyone | Access::Demo | Access::Probe)
 }
 
 fn allow(entries: &[&Entry]) -> HeaderValue {

@@ -18,14 +18,14 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::api::{
-    batch, demo, follows, health, inbox, keys, notifications, publish, scheduled, session, streams, tickets, topics,
-    upkeep, users,
+    batch, demo, follows, health, inbox, keys, notifications, ops, publish, scheduled, session, streams, tickets,
+    topics, upkeep, users,
 };
 use super::body::Body;
 use super::call::Call;
 use super::query::Query;
 use super::router::{self, Entry, Found, Params, Route};
-use super::{App, Peer, answer, assets, auth, compress, problem, stream};
+use super::{App, Peer, answer, assets, auth, compress, network, problem, stream};
 use crate::broker::Mute;
 use crate::metrics::Metrics;
 use crate::wire::problem::Problem;
@@ -77,6 +77,9 @@ impl App {
             }
             Found::Options { allow } => return Ok(options(allow)),
         };
+        if peer == Peer::Watcher && !entry.access.is_watching() {
+            return Err(problem::nothing_here());
+        }
         *path = entry.path;
         self.admit(peer, head, body, entry, params).await
     }
@@ -90,8 +93,11 @@ impl App {
         params: Params,
     ) -> Result<Response<Body>, Problem> {
         let query = Query::parse(head.uri.query().unwrap_or_default());
+        let address = network::client(peer, &head.headers, &self.config().trusted_proxies);
         match auth::admit(self, peer, &head, &query, entry.access).await {
-            Ok(caller) => dispatch(entry.route, Call { app: self.clone(), head, body, query, params, caller }).await,
+            Ok(caller) => {
+                dispatch(entry.route, Call { app: self.clone(), head, body, query, params, caller, address }).await
+            }
             // A browser's EventSource stops for ever on an error status, so a stream's refusal may need another form.
             Err(denied) if entry.route == Route::OpenStream => stream::turn_away(&head.headers, &query, denied),
             Err(denied) if entry.route == Route::OpenWebSocket => {
@@ -166,7 +172,14 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::Keys => keys::list(&call).await,
         Route::RevokeKey => keys::revoke(&call).await,
         Route::Recount => upkeep::recount(call).await,
+        Route::RotateKey => keys::rotate(call).await,
         Route::Compact => upkeep::compact(&call).await,
+        Route::Reload => ops::reload(&call).await,
+        Route::Status => Ok(ops::status(&call)),
+        Route::Online => ops::online(&call).await,
+        Route::Disconnect => ops::disconnect(&call).await,
+        Route::Revoke => ops::revoke(&call).await,
+        Route::Restore => ops::restore(&call).await,
     }
 }
 

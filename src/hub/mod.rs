@@ -178,6 +178,27 @@ impl Hub {
         }
     }
 
+    /// Users with at least one live subscriber.
+    pub fn users_online(&self) -> usize {
+        self.users.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Live subscribers of each user who has any.
+    pub fn online(&self) -> Vec<(UserKey, usize)> {
+        let mut online = Vec::new();
+        for shard in &self.users {
+            online.extend(shard.lock().iter().map(|(user, members)| (*user, members.len())));
+        }
+        online
+    }
+
+    /// Bytes of frames that wait in all queues. A frame that is shared counts in each.
+    pub fn queued_bytes(&self) -> usize {
+        let mut bytes = 0;
+        self.all(|subscriber| bytes += subscriber.queued_bytes());
+        bytes
+    }
+
     /// Live subscribers.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)

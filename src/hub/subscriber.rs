@@ -164,6 +164,11 @@ impl Subscriber {
         }
     }
 
+    /// Bytes of frames that wait.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+
     /// Asks the feed to end. The first reason stays.
     pub fn end(&self, reason: ByeReason) {
         self.queue.lock().end.get_or_insert(reason);

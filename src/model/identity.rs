@@ -111,6 +111,8 @@ pub enum Credential {
     Cookie,
     /// A ticket in the URL: it reads only. Its public id, since one ticket has one live stream.
     Ticket(Arc<str>),
+    /// A trusted proxy's word that it has signed the user in. Browsers bring what the proxy goes by, as they bring cookies.
+    Proxy,
 }
 
 /// A user, as a token or a ticket vouches.
@@ -124,6 +126,8 @@ pub struct UserIdentity {
     pub publishes: bool,
     /// When the credential runs out; a stream ends then.
     pub expires: Option<Timestamp>,
+    /// When the credential was made, where it says so.
+    pub issued: Option<Timestamp>,
 }
 
 impl UserIdentity {

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::listen::Listener;
+use super::listen::{Listener, Role, Socketed};
 use crate::http::{self, App, Peer};
 use crate::lifecycle::Lifecycle;
 
@@ -41,20 +41,31 @@ pub(super) struct Gate {
     pub(super) cut: CancellationToken,
 }
 
+/// A question to an accept loop whether it still turns.
+pub(super) type Probe = oneshot::Sender<()>;
+
 impl Gate {
     /// Accepts until the drain begins. The listener goes with it.
-    pub(super) async fn accept_all(self, listener: Listener) {
+    pub(super) async fn accept_all(self, listener: Listener, mut probes: mpsc::Receiver<Probe>) {
         let mut pause = Pause::default();
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.lifecycle.draining() => return,
+                Some(probe) = probes.recv() => {
+                    // Who asked may have given up.
+                    let _ = probe.send(());
+                    continue;
+                }
                 accepted = self.accept(&listener) => accepted,
             };
             match accepted {
-                Ok((socket, permit)) => {
+                Ok((socket, peer, permit)) => {
                     pause.over();
-                    self.lifecycle.spawn_edge(self.clone().serve(socket, permit));
+                    // Who connects too often is not even read from.
+                    if self.app.admits(peer) {
+                        self.lifecycle.spawn_edge(self.clone().serve(socket, peer, permit));
+                    }
                 }
                 Err(e) if is_of_one_socket(&e) => {}
                 Err(e) => tokio::select! {
@@ -66,24 +77,29 @@ impl Gate {
     }
 
     /// Waits for a free place, then for a connection: one that there is no place for stays in the kernel's queue.
-    async fn accept(&self, listener: &Listener) -> io::Result<(Accepted, OwnedSemaphorePermit)> {
+    async fn accept(&self, listener: &Listener) -> io::Result<(Accepted, Peer, OwnedSemaphorePermit)> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = match listener {
-            Listener::Tcp(tcp) => {
+        let (accepted, peer) = match &listener.socket {
+            Socketed::Tcp(tcp) => {
                 let (stream, peer) = tcp.accept().await?;
                 tune(&stream)?;
-                Accepted::Tcp(stream, Peer::Tcp(peer))
+                (Accepted::Tcp(stream), Peer::Tcp(peer))
             }
-            Listener::Unix { listener, .. } => Accepted::Unix(listener.accept().await?.0),
+            Socketed::Unix { listener, .. } => (Accepted::Unix(listener.accept().await?.0), Peer::Unix),
         };
-        Ok((accepted, permit))
+        let peer = match listener.role {
+            Role::Public => peer,
+            Role::Operator => Peer::Operator,
+            Role::Watcher => Peer::Watcher,
+        };
+        Ok((accepted, peer, permit))
     }
 
-    async fn serve(self, accepted: Accepted, _permit: OwnedSemaphorePermit) {
+    async fn serve(self, accepted: Accepted, peer: Peer, _permit: OwnedSemaphorePermit) {
         let connection = async {
             match accepted {
-                Accepted::Tcp(stream, peer) => http::serve_connection(&self.app, stream, peer).await,
-                Accepted::Unix(stream) => http::serve_connection(&self.app, stream, Peer::Unix).await,
+                Accepted::Tcp(stream) => http::serve_connection(&self.app, stream, peer).await,
+                Accepted::Unix(stream) => http::serve_connection(&self.app, stream, peer).await,
             }
         };
         tokio::select! {
@@ -95,7 +111,7 @@ impl Gate {
 }
 
 enum Accepted {
-    Tcp(TcpStream, Peer),
+    Tcp(TcpStream),
     Unix(tokio::net::UnixStream),
 }
 

@@ -24,21 +24,46 @@ const BACKLOG: i32 = 4096;
 pub struct Addresses {
     /// `None` is no TCP.
     pub tcp: Option<SocketAddr>,
-    pub unix: PathBuf,
-    /// Permission bits of the unix socket.
+    /// For a proxy on this machine; `None` is none.
+    pub unix: Option<PathBuf>,
+    /// Permission bits of that socket.
     pub unix_mode: u32,
+    /// For the command line, whatever else is busy.
+    pub operator: PathBuf,
+    /// For those who watch the server; `None` is none.
+    pub watcher: Option<SocketAddr>,
+}
+
+/// Permission bits of the operator's socket.
+const OPERATOR_MODE: u32 = 0o600;
+
+/// Whom a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Public,
+    /// The command line on this machine. Everything is there, and nobody else takes its places.
+    Operator,
+    /// Probes and scrapers; nothing else is there.
+    Watcher,
 }
 
 /// A socket that listens.
 #[derive(Debug)]
-pub enum Listener {
+pub struct Listener {
+    pub(super) role: Role,
+    pub(super) socket: Socketed,
+}
+
+/// The two kinds of sockets.
+#[derive(Debug)]
+pub(super) enum Socketed {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
         /// `None` where the socket has no name in the file system.
         path: Option<PathBuf>,
         /// The file to remove at the end, where it is ours.
-        file: Option<SocketFile>,
+        _file: Option<SocketFile>,
     },
 }
 
@@ -56,7 +81,7 @@ impl Drop for SocketFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     #[error(
-        "{address} is in use: stop what listens there, or choose another address with --listen (port 0 takes a free one)"
+        "{address} is in use: stop what listens there, or choose another address with --listen or [ops] listen (port 0 takes a free one)"
     )]
     TcpInUse { address: SocketAddr },
     #[error("cannot listen on {address}: {source}")]
@@ -110,42 +135,66 @@ pub fn listen(addresses: &Addresses, inherited: Inherited) -> Result<Vec<Listene
     let mut listeners = Vec::new();
     for (index, tcp) in inherited.tcp.into_iter().enumerate() {
         let tcp = TcpListener::from_std(tcp).map_err(|source| ListenError::Inherited { index, source })?;
-        listeners.push(Listener::Tcp(tcp));
+        listeners.push(Listener::tcp(Role::Public, tcp));
     }
     for (index, unix) in inherited.unix.into_iter().enumerate() {
         let path = unix.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
         let listener = UnixListener::from_std(unix).map_err(|source| ListenError::Inherited { index, source })?;
-        listeners.push(Listener::Unix { listener, path, file: None });
+        listeners.push(Listener { role: Role::Public, socket: Socketed::Unix { listener, path, _file: None } });
     }
     if let Some(address) = addresses.tcp.filter(|_| wants_tcp) {
-        listeners.push(Listener::Tcp(bind_tcp(address).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => ListenError::TcpInUse { address },
-            _ => ListenError::Tcp { address, source },
-        })?));
+        listeners.push(Listener::tcp(Role::Public, bind_tcp(address)?));
     }
-    if wants_unix {
-        listeners.push(bind_unix(&addresses.unix, addresses.unix_mode)?);
+    if let Some(path) = addresses.unix.as_ref().filter(|_| wants_unix) {
+        listeners.push(bind_unix(Role::Public, path, addresses.unix_mode)?);
+    }
+    listeners.push(bind_unix(Role::Operator, &addresses.operator, OPERATOR_MODE)?);
+    if let Some(address) = addresses.watcher {
+        listeners.push(Listener::tcp(Role::Watcher, bind_tcp(address)?));
     }
     Ok(listeners)
 }
 
-/// The address of the first TCP listener.
-pub fn tcp_address(listeners: &[Listener]) -> Option<SocketAddr> {
-    listeners.iter().find_map(|listener| match listener {
-        Listener::Tcp(tcp) => tcp.local_addr().ok(),
-        Listener::Unix { .. } => None,
+impl Listener {
+    const fn tcp(role: Role, listener: TcpListener) -> Self {
+        Self { role, socket: Socketed::Tcp(listener) }
+    }
+
+    /// Where it listens, where that is a TCP address.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socketed::Tcp(tcp) => tcp.local_addr().ok(),
+            Socketed::Unix { .. } => None,
+        }
+    }
+
+    /// Where it listens, where that is a file.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.socket {
+            Socketed::Tcp(_) => None,
+            Socketed::Unix { path, .. } => path.as_deref(),
+        }
+    }
+}
+
+/// The TCP address of the first listener of a role that has one.
+pub fn tcp_address(listeners: &[Listener], role: Role) -> Option<SocketAddr> {
+    listeners.iter().filter(|listener| listener.role == role).find_map(Listener::address)
+}
+
+/// The path of the first listener of a role that has one.
+pub fn unix_path(listeners: &[Listener], role: Role) -> Option<&Path> {
+    listeners.iter().filter(|listener| listener.role == role).find_map(Listener::path)
+}
+
+fn bind_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    try_bind_tcp(address).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::TcpInUse { address },
+        _ => ListenError::Tcp { address, source },
     })
 }
 
-/// The path of the first unix listener that has one.
-pub fn unix_path(listeners: &[Listener]) -> Option<&Path> {
-    listeners.iter().find_map(|listener| match listener {
-        Listener::Tcp(_) => None,
-        Listener::Unix { path, .. } => path.as_deref(),
-    })
-}
-
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn try_bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for the last run's connections to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -155,7 +204,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-fn bind_unix(path: &Path, mode: u32) -> Result<Listener, ListenError> {
+fn bind_unix(role: Role, path: &Path, mode: u32) -> Result<Listener, ListenError> {
     let failed = |source| ListenError::Unix { path: path.to_owned(), source };
     remove_stale(path)?;
     let bind = || {
@@ -169,7 +218,8 @@ fn bind_unix(path: &Path, mode: u32) -> Result<Listener, ListenError> {
         Ok((UnixListener::from_std(socket.into())?, file))
     };
     let (listener, file) = bind().map_err(failed)?;
-    Ok(Listener::Unix { listener, path: Some(path.to_owned()), file: Some(file) })
+    let socket = Socketed::Unix { listener, path: Some(path.to_owned()), _file: Some(file) };
+    Ok(Listener { role, socket })
 }
 
 /// Removes the socket that a killed server left behind; a server that lives keeps its own.
@@ -191,7 +241,13 @@ mod tests {
     use super::*;
 
     fn addresses(unix: &Path) -> Addresses {
-        Addresses { tcp: Some(SocketAddr::from(([127, 0, 0, 1], 0))), unix: unix.to_owned(), unix_mode: 0o600 }
+        Addresses {
+            tcp: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            unix: Some(unix.to_owned()),
+            unix_mode: 0o660,
+            operator: unix.with_extension("ops"),
+            watcher: None,
+        }
     }
 
     #[tokio::test]
@@ -199,9 +255,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("t.sock");
         let listeners = listen(&addresses(&path), Inherited::default()).expect("free");
-        assert_ne!(tcp_address(&listeners).expect("one is TCP").port(), 0);
-        assert_eq!(unix_path(&listeners), Some(path.as_path()));
-        assert_eq!(fs::metadata(&path).expect("bound").permissions().mode() & 0o777, 0o600);
+        assert_ne!(tcp_address(&listeners, Role::Public).expect("one is TCP").port(), 0);
+        assert_eq!(unix_path(&listeners, Role::Public), Some(path.as_path()));
+        let operator = unix_path(&listeners, Role::Operator).expect("there always is one");
+        let mode = |path: &Path| fs::metadata(path).expect("bound").permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(operator)), (0o660, 0o600));
         assert!(matches!(listen(&addresses(&path), Inherited::default()), Err(ListenError::UnixInUse(_))));
         drop(listeners);
         assert!(!path.exists());
@@ -226,8 +284,8 @@ mod tests {
         handed.set_nonblocking(true).expect("it is a socket");
         let listeners =
             listen(&addresses(&other), Inherited { unix: vec![handed], ..Inherited::default() }).expect("free");
-        assert_eq!(listeners.len(), 2);
-        assert_eq!(unix_path(&listeners), Some(path.as_path()));
+        assert_eq!(listeners.len(), 3);
+        assert_eq!(unix_path(&listeners, Role::Public), Some(path.as_path()));
         drop(listeners);
         assert!(path.exists() && !other.exists());
     }
@@ -236,7 +294,7 @@ mod tests {
     async fn a_taken_port_says_what_to_do() {
         let folder = tempfile::tempdir().expect("a folder");
         let first = listen(&addresses(&folder.path().join("a")), Inherited::default()).expect("free");
-        let tcp = tcp_address(&first);
+        let tcp = tcp_address(&first, Role::Public);
         let again = Addresses { tcp, ..addresses(&folder.path().join("b")) };
         let refused = listen(&again, Inherited::default()).expect_err("taken").to_string();
         assert!(refused.contains("is in use: stop what listens there"), "{refused}");

@@ -12,30 +12,36 @@
 //! Rank 5: imports `http` and `broker`.
 
 mod accept;
+mod control;
 pub mod listen;
 pub mod state;
 mod systemd;
+mod watchdog;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub use control::Control;
+
 use accept::Gate;
-use listen::Listener;
+use listen::{Listener, Role};
 use state::{StateDir, StateError};
 
-use crate::broker::{self, Broker, OpenError, OperatorSecret};
+use crate::broker::{self, Broker, KeyFile, OpenError, OperatorSecret};
 use crate::clock::Clock;
-use crate::http::{self, App};
+use crate::http::{self, App, Process};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 
-/// Files besides connections: the database and its readers, listeners, the runtime. Where so few are allowed that this
+/// Connections of the command line, and of those who watch, each.
+const OPERATOR_CONNECTIONS: usize = 32;
+/// Files besides connections: the database and its readers, listeners, the runtime, operators. Where so few are allowed that this
 /// would leave none, half of them are connections'.
-const FILES_KEPT_FREE: usize = 64;
+const FILES_KEPT_FREE: usize = 64 + 2 * OPERATOR_CONNECTIONS;
 
 /// How a server is built and how it ends.
 #[derive(Clone, Debug)]
@@ -44,6 +50,8 @@ pub struct Config {
     pub max_connections: Option<usize>,
     /// The secret of users' tokens; `None` is the state directory's own.
     pub jwt_secret_file: Option<PathBuf>,
+    /// Further keys of users' tokens.
+    pub jwt_keys: Vec<KeyFile>,
     pub deadlines: Deadlines,
     pub supervisor: Supervisor,
     pub http: http::Config,
@@ -95,6 +103,7 @@ pub struct Server {
     /// Held until the end: nobody else may write the log while we might.
     state: StateDir,
     broker: Broker,
+    app: App,
     lifecycle: Lifecycle,
 }
 
@@ -103,13 +112,22 @@ impl Server {
     ///
     /// # Errors
     /// [`BuildError`], whose text says what to do.
-    pub async fn build(mut config: Config, state: StateDir) -> Result<Self, BuildError> {
+    pub async fn build(mut config: Config, state: StateDir, process: Process) -> Result<Self, BuildError> {
         fit_subscribers(&mut config.broker.hub.max_subscribers, connections_at_most(config.max_connections));
-        config.broker.jwt.secret = state::token_secret(state.path(), config.jwt_secret_file.as_deref())?;
+        config.read_keys(state.path())?;
         config.broker.operator_secret = Some(OperatorSecret(state.new_operator_credential()?));
         let (metrics, lifecycle) = (Arc::new(Metrics::default()), Lifecycle::default());
-        let broker = Broker::open(state.path(), config.broker.clone(), Clock::system(), metrics, &lifecycle).await?;
-        Ok(Self { config, state, broker, lifecycle })
+        let broker =
+            Broker::open(state.path(), config.broker.clone(), Clock::system(), metrics.clone(), &lifecycle).await?;
+        metrics.start_time.set(broker.clock().now().as_seconds());
+        metrics.sockets_max.set(i64::try_from(connections_at_most(config.max_connections)).unwrap_or(i64::MAX));
+        let app = App::new(broker.clone(), config.http.clone(), lifecycle.clone(), process);
+        Ok(Self { config, state, broker, app, lifecycle })
+    }
+
+    /// A way to give the server other settings while it runs.
+    pub fn control(&self) -> Control {
+        Control::new(self.app.clone(), self.state.path().to_owned(), self.config.supervisor)
     }
 
     pub fn broker(&self) -> &Broker {
@@ -122,24 +140,33 @@ impl Server {
 
     /// Serves on the listeners until `shutdown` resolves, then drains.
     pub async fn run(self, listeners: Vec<Listener>, shutdown: impl Future<Output = ()>) -> Ended {
-        let Self { config, state, broker, lifecycle } = self;
-        let stopped = CancellationToken::new();
-        if config.supervisor == Supervisor::Systemd {
-            lifecycle.spawn_core(systemd::watchdog(broker.clone(), stopped.clone()));
-        }
-        let cut = CancellationToken::new();
-        let gate = Gate {
-            app: App::new(broker.clone(), config.http, lifecycle.clone()),
+        let Self { config, state, broker, app, lifecycle } = self;
+        let (stopped, cut) = (CancellationToken::new(), CancellationToken::new());
+        let public = listeners.iter().filter(|listener| listener.role == Role::Public).count();
+        let gate = |permits: usize| Gate {
+            app: app.clone(),
             lifecycle: lifecycle.clone(),
-            permits: Arc::new(Semaphore::new(permits(config.max_connections, listeners.len()))),
+            permits: Arc::new(Semaphore::new(permits)),
             cut: cut.clone(),
         };
+        let (everybody, operators, watchers) =
+            (gate(permits(config.max_connections, public)), gate(OPERATOR_CONNECTIONS), gate(OPERATOR_CONNECTIONS));
         let status = status(&listeners);
+        let mut probes = Vec::new();
         for listener in listeners {
-            lifecycle.spawn_edge(gate.clone().accept_all(listener));
+            let (probe, probed) = mpsc::channel(1);
+            probes.push(probe);
+            let gate = match listener.role {
+                Role::Public => &everybody,
+                Role::Operator => &operators,
+                Role::Watcher => &watchers,
+            };
+            lifecycle.spawn_edge(gate.clone().accept_all(listener, probed));
         }
+        let dog = watchdog::Watchdog { broker: broker.clone(), probes, supervisor: config.supervisor };
+        lifecycle.spawn_core(dog.run(stopped.clone(), lifecycle.clone()));
         // Connections hold what they need; when they have ended, nothing here keeps the broker alive.
-        drop(gate);
+        drop((everybody, operators, watchers, app));
         if config.supervisor == Supervisor::Systemd {
             systemd::ready(&status);
         }
@@ -243,16 +270,30 @@ fn connections_at_most(wanted: Option<usize>) -> usize {
 }
 
 fn status(listeners: &[Listener]) -> String {
-    let mut places: Vec<_> =
-        listen::tcp_address(listeners).map(|address| format!("http://{address}")).into_iter().collect();
-    places.extend(listen::unix_path(listeners).map(|path| path.display().to_string()));
-    format!("Listening on {}", places.join(" and "))
+    format!("Listening on {}", places(listeners).join(" and "))
+}
+
+/// Where the public listens, for people.
+pub fn places(listeners: &[Listener]) -> Vec<String> {
+    let public = listeners.iter().filter(|listener| listener.role == Role::Public);
+    let place = |listener: &Listener| match (listener.address(), listener.path()) {
+        (Some(address), _) => Some(format!("http://{address}")),
+        (None, path) => path.map(|path| path.display().to_string()),
+    };
+    public.filter_map(place).collect()
+}
+
+impl Config {
+    /// Fills in the keys of users' tokens.
+    fn read_keys(&mut self, data: &Path) -> Result<(), StateError> {
+        self.broker.jwt.secret = state::token_secret(data, self.jwt_secret_file.as_deref())?;
+        self.broker.jwt.keys = state::verifying_keys(&self.jwt_keys)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
     use tokio::net::{TcpStream, UnixStream};
     use tokio::sync::oneshot;
@@ -264,6 +305,7 @@ mod tests {
         Config {
             max_connections: Some(1),
             jwt_secret_file: None,
+            jwt_keys: Vec::new(),
             deadlines,
             supervisor: Supervisor::Nobody,
             http: http::Config::default(),
@@ -273,7 +315,13 @@ mod tests {
 
     fn listeners(folder: &Path) -> Vec<Listener> {
         let tcp = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
-        let addresses = Addresses { tcp, unix: folder.join("t.sock"), unix_mode: 0o600 };
+        let addresses = Addresses {
+            tcp,
+            unix: Some(folder.join("t.sock")),
+            unix_mode: 0o600,
+            operator: folder.join("ops.sock"),
+            watcher: None,
+        };
         listen::listen(&addresses, Inherited::default()).expect("free")
     }
 
@@ -290,9 +338,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let state = StateDir::open(folder.path()).expect("free");
         let listeners = listeners(folder.path());
-        let tcp = listen::tcp_address(&listeners).expect("one is TCP");
+        let tcp = listen::tcp_address(&listeners, Role::Public).expect("one is TCP");
         let deadlines = Deadlines { drain: Duration::from_secs(5), hard: Duration::from_secs(30) };
-        let server = Server::build(config(deadlines), state).await.expect("a new log");
+        let server = Server::build(config(deadlines), state, Process::default()).await.expect("a new log");
         let (stop, stopped) = oneshot::channel::<()>();
         let visit = async {
             for _ in 0..3 {
@@ -312,9 +360,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let state = StateDir::open(folder.path()).expect("free");
         let listeners = listeners(folder.path());
-        let tcp = listen::tcp_address(&listeners).expect("one is TCP");
+        let tcp = listen::tcp_address(&listeners, Role::Public).expect("one is TCP");
         let deadlines = Deadlines { drain: Duration::ZERO, hard: Duration::from_secs(30) };
-        let server = Server::build(config(deadlines), state).await.expect("a new log");
+        let server = Server::build(config(deadlines), state, Process::default()).await.expect("a new log");
         let (stop, stopped) = oneshot::channel::<()>();
         let visit = async {
             let mut socket = TcpStream::connect(tcp).await.expect("it listens");

@@ -6,8 +6,8 @@
 //! | `tidings.db`, `tidings.head` | the log (the store's) | once |
 //! | `token.key` | the secret of users' tokens | at the first need |
 //! | `operator.key` | the credential of the command line on this machine | at each start |
-//! | `tidings.sock` | the unix socket | at each start |
-//! | `command.sock` | the unix socket of a command that holds the directory, for others | while it does |
+//! | `tidings.sock` | the unix socket for a proxy | at each start |
+//! | `ops.sock` | the unix socket for the command line | while a server, or a command, holds the directory |
 //! | `running.json` | where the command line reaches whoever holds the directory | at each start |
 //!
 //! **Invariant**: nothing here is readable by other users, and no file is ever seen half written: each is written beside
@@ -23,11 +23,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use crate::broker::{KeyFile, VerifyingKey};
+
 const LOCK: &str = "tidings.lock";
 const TOKEN_KEY: &str = "token.key";
 const OPERATOR_KEY: &str = "operator.key";
 const SOCKET: &str = "tidings.sock";
-const COMMAND_SOCKET: &str = "command.sock";
+const OPERATOR_SOCKET: &str = "ops.sock";
 const RUNNING: &str = "running.json";
 const DATABASE: &str = "tidings.db";
 
@@ -65,6 +67,25 @@ pub enum StateError {
         path.display()
     )]
     Foreign { path: PathBuf, owner: u32 },
+    #[error(
+        "{} can be read by every user of this machine, and whoever reads it can sign in as anybody: chmod 0600 {}",
+        .0.display(),
+        .0.display()
+    )]
+    Exposed(PathBuf),
+    #[error(
+        "no credential `{0}` was handed over: put LoadCredential={0}:/path/of/the/file into the unit \
+         (systemctl edit tidings), or name the file itself"
+    )]
+    NoCredential(String),
+    #[error(
+        "{} is a key in PEM, not a secret: whoever knows its public half could sign in as anybody; name it in \
+         [auth] jwt_keys as ES256, RS256 or EdDSA",
+        .0.display()
+    )]
+    NotASecret(PathBuf),
+    #[error("{}, named in [auth] jwt_keys, {why}", path.display())]
+    NotAKey { path: PathBuf, why: &'static str },
     #[error("{} has {length} bytes; a secret for HS256 has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES}", path.display())]
     SecretLength { path: PathBuf, length: u64 },
     #[error("cannot {doing} {}: {source}{}", path.display(), advice(source))]
@@ -152,8 +173,8 @@ impl StateDir {
     }
 }
 
-/// Where the command line reaches a running server. Its socket may be systemd's, and its base path a flag's, so neither
-/// can be told from the directory alone.
+/// Where the command line reaches a running server. Its base path may be a flag's, so it can't be told from the directory
+/// alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     pub socket: PathBuf,
@@ -163,7 +184,7 @@ pub struct Endpoint {
 /// Where the server that runs on a state directory is, or would be if it was started with the defaults.
 pub fn endpoint(data: &Path) -> Endpoint {
     let told = fs::read(data.join(RUNNING)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    told.unwrap_or_else(|| Endpoint { socket: socket_in(data), base_path: String::new() })
+    told.unwrap_or_else(|| Endpoint { socket: operator_socket_in(data), base_path: String::new() })
 }
 
 /// Where the unix socket of a state directory stands unless settings say otherwise.
@@ -171,10 +192,10 @@ pub fn socket_in(data: &Path) -> PathBuf {
     data.join(SOCKET)
 }
 
-/// Where the unix socket of a command stands that holds a state directory. Not the server's: a proxy that knows that
-/// one must not send people to a command, which leaves when it is done.
-pub fn command_socket_in(data: &Path) -> PathBuf {
-    data.join(COMMAND_SOCKET)
+/// Where the operator's unix socket stands. Not the one for a proxy: that may be full of people, and must lead to no
+/// command, which leaves when it is done.
+pub fn operator_socket_in(data: &Path) -> PathBuf {
+    data.join(OPERATOR_SOCKET)
 }
 
 /// Makes sure that a log is there and that it is this user's: a command must neither make one where a path was
@@ -209,7 +230,7 @@ pub fn operator_credential(data: &Path) -> Result<String, StateError> {
 /// [`StateError`], where it can't be read or made, or is too short.
 pub fn token_secret(data: &Path, named: Option<&Path>) -> Result<Vec<u8>, StateError> {
     if let Some(path) = named {
-        return read_secret(path);
+        return read_private_secret(&handed_over(path)?);
     }
     let data = prepare(data)?;
     let path = data.join(TOKEN_KEY);
@@ -225,10 +246,55 @@ pub fn token_secret(data: &Path, named: Option<&Path>) -> Result<Vec<u8>, StateE
     read_secret(&path)
 }
 
-fn read_secret(path: &Path) -> Result<Vec<u8>, StateError> {
+/// Reads the keys of users' tokens that settings name.
+///
+/// # Errors
+/// [`StateError`], where one can't be read, is no such key, or is a secret that others can read.
+pub fn verifying_keys(files: &[KeyFile]) -> Result<Vec<VerifyingKey>, StateError> {
+    files.iter().map(verifying_key).collect()
+}
+
+fn verifying_key(file: &KeyFile) -> Result<VerifyingKey, StateError> {
+    let path = handed_over(&file.path)?;
+    let bytes =
+        if VerifyingKey::is_secret(&file.algorithm) { read_private_secret(&path)? } else { read_bounded(&path)? };
+    VerifyingKey::new(&file.algorithm, file.name.clone(), &bytes).map_err(|why| StateError::NotAKey { path, why })
+}
+
+/// How keys in PEM begin (RFC 7468).
+const PEM: &[u8] = b"-----BEGIN ";
+/// How settings name a file that systemd hands over (systemd.exec(5), `LoadCredential=`).
+const CREDENTIAL: &str = "credential:";
+
+/// The file that settings name: itself, or what systemd has handed over by the name.
+fn handed_over(path: &Path) -> Result<PathBuf, StateError> {
+    let Some(name) = path.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) else { return Ok(path.to_owned()) };
+    let missing = || StateError::NoCredential(name.to_owned());
+    let handed = Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(missing)?).join(name);
+    if handed.is_file() { Ok(handed) } else { Err(missing()) }
+}
+
+/// A secret that was not made here: its owner may have left it open.
+fn read_private_secret(path: &Path) -> Result<Vec<u8>, StateError> {
+    if fs::metadata(path).doing("look at", path)?.mode() & 0o004 != 0 {
+        return Err(StateError::Exposed(path.to_owned()));
+    }
+    let secret = read_secret(path)?;
+    if secret.starts_with(PEM) {
+        return Err(StateError::NotASecret(path.to_owned()));
+    }
+    Ok(secret)
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, StateError> {
     let file = File::open(path).doing("read", path)?;
-    let mut secret = Vec::new();
-    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut secret).doing("read", path)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).doing("read", path)?;
+    Ok(bytes)
+}
+
+fn read_secret(path: &Path) -> Result<Vec<u8>, StateError> {
+    let mut secret = read_bounded(path)?;
     while secret.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
         secret.pop();
     }
@@ -394,6 +460,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("jwt");
         fs::write(&path, "short\n").expect("a file");
+        fs::set_permissions(&path, Permissions::from_mode(0o604)).expect("ours to change");
+        let exposed = token_secret(folder.path(), Some(&path)).expect_err("anybody can read it").to_string();
+        assert!(exposed.contains("chmod 0600"), "{exposed}");
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("ours to change");
         assert!(matches!(token_secret(folder.path(), Some(&path)), Err(StateError::SecretLength { length: 5, .. })));
         fs::write(&path, format!("{}\r\n", "x".repeat(32))).expect("a file");
         assert_eq!(token_secret(folder.path(), Some(&path)).expect("long enough"), vec![b'x'; 32]);

@@ -28,6 +28,7 @@ mod reader;
 mod recount;
 mod replay;
 mod retention;
+mod revocations;
 mod schedule;
 mod sight;
 mod sql;
@@ -53,7 +54,7 @@ pub use export::UserRow;
 pub use follows::{AskedBy, Follow, FollowOutcome, FollowedRow, MAX_FOLLOWED, Mute, Muting, Unfollow};
 pub use idempotency::{IdempotencyKey, PruneIdempotency};
 pub use inbox::{InboxState, PageQuery, StatedEntry};
-pub use keys::{AddKey, KeyRow, RevokeKey};
+pub use keys::{AddKey, KeyRow, RevokeKey, RotateKey, TouchKeys};
 pub use marks::{MarkEntries, MarkOutcome};
 pub use open::OpenError;
 pub use publish::{Place, Policy, Publish, PublishOutcome, Unknown, When};
@@ -61,6 +62,7 @@ pub use reader::{Reader, Session};
 pub use recount::{Drift, RepairTopics, RepairUser};
 pub use replay::{Kinds, Position, Replayed};
 pub use retention::{ClearTopic, MAX_TAKEN, OldTopic, PruneTopic, PruneUser, Retention, Shrink, Surplus};
+pub use revocations::{MAX_REVOCATIONS, Restore, Revoke};
 pub use schedule::{MAX_SCHEDULED, PruneFailed, Reschedule, ScheduledRow, SettleDue, Settled};
 pub use sight::{Sight, Span};
 pub use status::{About, Readership};
@@ -116,6 +118,8 @@ pub enum Refusal {
     TooManyFollowed,
     /// [`MAX_SCHEDULED`] is reached.
     TooManyScheduled,
+    /// [`MAX_REVOCATIONS`] is reached.
+    TooManyRevocations,
     /// It does not wait any more.
     NotScheduled,
     /// Another program reads the file, and what it reads can't be cleared away.
@@ -225,6 +229,20 @@ impl Store {
         R: Send + 'static,
     {
         self.inner.readers.run(self.inner.epoch.clone(), work).await
+    }
+
+    /// Asks the writer for a sign of life, which comes on the commit feed as an empty commit. `false` where none will come:
+    /// it rewrites the file, or has ended.
+    pub async fn pulse(&self) -> bool {
+        self.inner.writer.pulse().await
+    }
+
+    /// Bytes of the database file, and of the write-ahead log beside it.
+    pub fn sizes(&self) -> (u64, u64) {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let mut log = self.inner.path.clone().into_os_string();
+        log.push("-wal");
+        (size(&self.inner.path), size(Path::new(&log)))
     }
 
     /// The newest durable position, without a read.

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::writer::Operation;
 use super::{
     AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, erase, export, follows, idempotency, inbox, keys,
-    log, marks, notifications, publish, reader, recount, replay, retention, schedule, sight, states, status, tickets,
-    topics, users,
+    log, marks, notifications, publish, reader, recount, replay, retention, revocations, schedule, sight, states,
+    status, tickets, topics, users,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -42,6 +42,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("recount.rs", recount::STATEMENTS),
     ("replay.rs", replay::STATEMENTS),
     ("retention.rs", retention::STATEMENTS),
+    ("revocations.rs", revocations::STATEMENTS),
     ("schedule.rs", schedule::STATEMENTS),
     ("sight.rs", sight::STATEMENTS),
     ("states.rs", states::STATEMENTS),
@@ -107,7 +108,8 @@ fn the(file: &str, fragment: &str) -> &'static str {
 
 /// Statements that may walk through a whole table, and why that stays cheap.
 const WALKS: &[(&str, &str, &str)] = &[
-    ("keys.rs", "FROM api_keys ORDER BY", "keys are few, and read once at start"),
+    ("revocations.rs", "FROM revocations", "they are few, and read at start and when one is added"),
+    ("keys.rs", "old_until FROM api_keys", "keys are few, and read once at start"),
     ("erase.rs", "scheduled", "what waits is bounded, and erasing is rare"),
     ("export.rs", "EXISTS", "what waits is bounded, and exporting is rare"),
     ("recount.rs", "count(*) FROM users", "an operator's question"),

@@ -11,6 +11,7 @@ use crate::model::{Seq, Timestamp, TopicName, UserId, UserKey};
 
 pub(super) const SELECT_USER: &str = "SELECT id FROM users WHERE name = ?1";
 const SELECT_EVERYONE_FROM: &str = "SELECT everyone_from, floor FROM users WHERE id = ?1";
+const SELECT_NAME: &str = "SELECT name FROM users WHERE id = ?1 AND name >= ' '";
 const NEXT_KEY: &str = "UPDATE log SET last_user = last_user + 1 WHERE id = 1 RETURNING last_user";
 const INSERT_USER: &str = "INSERT INTO users (id, name, everyone_from, appeared_at) VALUES (?1, ?2, ?3, ?4)";
 const ANY_EVERYONE: &str = "SELECT EXISTS (SELECT 1 FROM topics WHERE name = ?1)";
@@ -19,7 +20,7 @@ const NEXT_AT: &str = "SELECT seq, created_at FROM notifications WHERE seq >= ?1
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] =
-    &[SELECT_USER, SELECT_EVERYONE_FROM, NEXT_KEY, INSERT_USER, ANY_EVERYONE, NEXT_AT];
+    &[SELECT_USER, SELECT_NAME, SELECT_EVERYONE_FROM, NEXT_KEY, INSERT_USER, ANY_EVERYONE, NEXT_AT];
 
 /// A user connects, or is named for the first time: from here on, what reaches `everyone` reaches them.
 #[derive(Clone, Debug)]
@@ -82,6 +83,16 @@ pub(super) fn everyone_from(connection: &Connection, head: Seq, moment: Timestam
 }
 
 impl Reader<'_> {
+    /// The users' names, in the same order; `None` for one who was erased.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn user_names(&self, users: &[UserKey]) -> Result<Vec<Option<UserId>>, StoreError> {
+        let mut statement = self.sql(SELECT_NAME)?;
+        let name = |user: &UserKey| statement.query_row([user], |row| row.get(0)).optional();
+        Ok(users.iter().map(name).collect::<Result<_, _>>()?)
+    }
+
     /// The user's number, where the user has appeared.
     ///
     /// # Errors

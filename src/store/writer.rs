@@ -156,6 +156,8 @@ enum Waiter {
     Job(Box<dyn Job>),
     /// Rewrites the file, which no transaction may be open for; answers with its pages before and after, in bytes.
     Compact(oneshot::Sender<Result<(u64, u64), StoreError>>),
+    /// Asks for a sign of life: an empty commit on the feed.
+    Pulse,
 }
 
 /// The way to the writer.
@@ -163,6 +165,7 @@ pub(super) struct Handle {
     queue: mpsc::Sender<Waiter>,
     head: Arc<AtomicU64>,
     full: Arc<AtomicBool>,
+    compacting: Arc<AtomicBool>,
     failure: watch::Receiver<Option<String>>,
 }
 
@@ -174,6 +177,12 @@ impl Handle {
         // in later would be committed earlier.
         tokio::task::unconstrained(self.queue.send(Waiter::Job(job))).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Asks for an empty commit on the feed, unless the file is being rewritten, which takes as long as it takes. Whether
+    /// one will come.
+    pub(super) async fn pulse(&self) -> bool {
+        !self.compacting.load(Ordering::Relaxed) && self.queue.send(Waiter::Pulse).await.is_ok()
     }
 
     pub(super) async fn compact(&self) -> Result<(u64, u64), StoreError> {
@@ -216,9 +225,18 @@ pub(super) fn start(
     let head = Arc::new(AtomicU64::new(state.head.0));
     let (failure, failed) = watch::channel(None);
     let full = Arc::new(AtomicBool::new(false));
-    let writer = Writer { connection, feed, metrics, head: head.clone(), full: full.clone(), failure };
+    let compacting = Arc::new(AtomicBool::new(false));
+    let writer = Writer {
+        connection,
+        feed,
+        metrics,
+        head: head.clone(),
+        full: full.clone(),
+        compacting: compacting.clone(),
+        failure,
+    };
     lifecycle.spawn_core(writer.run(receiver, state));
-    Handle { queue, head, full, failure: failed }
+    Handle { queue, head, full, compacting, failure: failed }
 }
 
 struct Writer {
@@ -228,6 +246,7 @@ struct Writer {
     head: Arc<AtomicU64>,
     /// The newest commit failed because the disk is full.
     full: Arc<AtomicBool>,
+    compacting: Arc<AtomicBool>,
     failure: watch::Sender<Option<String>>,
 }
 
@@ -236,10 +255,20 @@ impl Writer {
         let mut waiting = Vec::with_capacity(MAX_GROUP);
         while queue.recv_many(&mut waiting, MAX_GROUP).await > 0 {
             let (mut group, mut compactions) = (Group::with_capacity(waiting.len()), Vec::new());
+            let mut pulse = false;
             for waiter in waiting.drain(..) {
                 match waiter {
                     Waiter::Job(job) => group.push(job),
                     Waiter::Compact(reply) => compactions.push(reply),
+                    Waiter::Pulse => pulse = true,
+                }
+            }
+            if pulse {
+                let nothing = Commit { head: self.head(), at: Instant::now(), changes: Vec::new() };
+                // As below.
+                let _ = self.feed.send(nothing).await;
+                if group.is_empty() && compactions.is_empty() {
+                    continue;
                 }
             }
             let work = move |connection: &mut Connection| {
@@ -258,12 +287,18 @@ impl Writer {
                 return;
             }
             for reply in compactions {
+                self.compacting.store(true, Ordering::Relaxed);
                 let compacted = self.connection.interact(|connection| compact(connection)).await;
+                self.compacting.store(false, Ordering::Relaxed);
                 // Whoever asked may have gone.
                 let _ = reply.send(compacted.map_err(|_| StoreError::Stopped).flatten());
             }
         }
         self.close().await;
+    }
+
+    fn head(&self) -> Seq {
+        Seq(self.head.load(Ordering::Acquire))
     }
 
     /// Tells the feed, then those who wait. Sequential: one task drains the feed, so its order is commit order.

@@ -136,6 +136,10 @@ pub struct KeyInfo {
     pub scopes: Vec<Scope>,
     pub created_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
+    /// To the minute.
+    pub last_used_at: Option<Timestamp>,
+    /// Until when the secret before the last rotation is taken.
+    pub old_until: Option<Timestamp>,
 }
 
 /// [`KeyInfo`] as a body; with the key itself when it was just made.
@@ -148,6 +152,8 @@ pub struct KeyInfoBody<'a> {
     scopes: Vec<String>,
     created_at: String,
     revoked_at: Option<String>,
+    last_used_at: Option<String>,
+    old_until: Option<String>,
 }
 
 impl<'a> KeyInfoBody<'a> {
@@ -159,6 +165,8 @@ impl<'a> KeyInfoBody<'a> {
             scopes: info.scopes.iter().map(Scope::to_string).collect(),
             created_at: info.created_at.to_string(),
             revoked_at: info.revoked_at.map(|at| at.to_string()),
+            last_used_at: info.last_used_at.map(|at| at.to_string()),
+            old_until: info.old_until.map(|at| at.to_string()),
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod json;
 pub mod manage;
 pub mod measure;
 pub mod operation;
+pub mod ops;
 pub mod plain;
 pub mod poll;
 pub mod problem;

@@ -24,7 +24,8 @@ struct UserBody<'a> {
 
 /// `GET /demo/users`.
 pub fn users(call: &Call) -> Result<Response<Body>, Problem> {
-    let users = demo(call)?.users.iter().map(|DemoUser { id, name, token: _ }| UserBody { id, name }).collect();
+    let demo = demo(call)?;
+    let users = demo.users.iter().map(|DemoUser { id, name, token: _ }| UserBody { id, name }).collect();
     Ok(answer::json(StatusCode::OK, &UsersBody { users }))
 }
 
@@ -34,7 +35,8 @@ pub async fn sign_in(mut call: Call) -> Result<Response<Body>, Problem> {
     site::check(call.headers(), &call.app.config().origins).map_err(|why| problem::CROSS_SITE.because(why))?;
     let body = call.json_body().await?;
     let wanted = manage::parse_user(&body)?;
-    let user = demo(&call)?.users.iter().find(|user| user.id == wanted.as_str());
+    let demo = demo(&call)?;
+    let user = demo.users.iter().find(|user| user.id == wanted.as_str());
     let user = user.ok_or_else(|| problem::NOT_FOUND.because("the demo has no such user"))?;
     let identity = call.broker().check_user_token(&user.token)?;
     let mut response = answer::nothing();
@@ -42,6 +44,6 @@ pub async fn sign_in(mut call: Call) -> Result<Response<Body>, Problem> {
     Ok(response)
 }
 
-fn demo(call: &Call) -> Result<&Demo, Problem> {
-    call.app.config().demo.as_ref().ok_or_else(problem::nothing_here)
+fn demo(call: &Call) -> Result<Demo, Problem> {
+    call.app.config().demo.clone().ok_or_else(problem::nothing_here)
 }

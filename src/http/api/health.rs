@@ -38,5 +38,7 @@ pub fn ready(call: &Call) -> Response<Body> {
 
 /// OpenMetrics text.
 pub fn metrics(call: &Call) -> Response<Body> {
+    call.broker().gauge();
+    call.app.metrics().look_at_process();
     answer::typed(StatusCode::OK, OPENMETRICS, call.app.metrics().text())
 }

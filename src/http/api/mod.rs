@@ -7,6 +7,7 @@ pub(super) mod health;
 pub(super) mod inbox;
 pub(super) mod keys;
 pub(super) mod notifications;
+pub(super) mod ops;
 pub(super) mod publish;
 pub(super) mod scheduled;
 pub(super) mod session;

@@ -51,6 +51,7 @@ pub async fn one(mut call: Call) -> Result<Response<Body>, Problem> {
         body_hash: hash_body(&body),
         meanwhile: Meanwhile::Refuse,
     });
+    call.app.meters().publish(call.identity()?)?;
     let published = call.broker().publish(call.identity()?, draft, idempotency).await?;
     Ok(created(&published))
 }
@@ -75,6 +76,7 @@ pub async fn plain(mut call: Call) -> Result<Response<Body>, Problem> {
         body_hash: hash_plain(topic, &fields, &body),
         meanwhile: Meanwhile::Refuse,
     });
+    call.app.meters().publish(call.identity()?)?;
     let published = call.broker().publish(call.identity()?, draft, idempotency).await?;
     Ok(created(&published))
 }

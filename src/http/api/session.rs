@@ -27,7 +27,7 @@ pub fn sign_out(call: &Call) -> Result<Response<Body>, Problem> {
         site::check(headers, &config.origins).map_err(|why| problem::CROSS_SITE.because(why))?;
     }
     let mut response = answer::nothing();
-    if let Some(cleared) = cookie::cleared(headers, config) {
+    if let Some(cleared) = cookie::cleared(headers, &config) {
         response.headers_mut().insert(SET_COOKIE, cleared);
     }
     Ok(response)
@@ -41,7 +41,7 @@ pub fn cookie_for(call: &Call, token: &str, identity: &UserIdentity) -> Result<H
     // A user's token always ends: `exp` is required of it.
     let expires = identity.expires.ok_or(AuthError::Invalid)?;
     let lasts = expires.since(call.broker().clock().now());
-    cookie::set(call.headers(), call.app.config(), token, lasts).ok_or_else(|| {
+    cookie::set(call.headers(), &call.app.config(), token, lasts).ok_or_else(|| {
         problem::INVALID.because(format!(
             "the token has more than the {} bytes that browsers keep as a cookie",
             cookie::MAX_TOKEN_BYTES

@@ -6,6 +6,7 @@ use std::time::Instant;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::http::limits::Seat;
 use crate::metrics::Metrics;
 use crate::wire::frame::SharedFrame;
 
@@ -13,20 +14,29 @@ use crate::wire::frame::SharedFrame;
 pub struct LiveStream {
     gauge: Gauge,
     deliveries: Counter,
+    bytes: Counter,
     metrics: Arc<Metrics>,
+    _seat: Option<Seat>,
 }
 
 impl LiveStream {
-    /// `transport` is `sse`, `poll` or `ws`.
-    pub fn new(transport: &'static str, metrics: &Arc<Metrics>) -> Self {
+    /// `transport` is `sse`, `poll` or `ws`; `seat` is held as long as the stream lives.
+    pub fn new(transport: &'static str, seat: Option<Seat>, metrics: &Arc<Metrics>) -> Self {
         let label = [("transport", transport)];
         let gauge = metrics.connections.get_or_create_owned(&label);
         gauge.inc();
-        Self { gauge, deliveries: metrics.deliveries.get_or_create_owned(&label), metrics: metrics.clone() }
+        Self {
+            gauge,
+            deliveries: metrics.deliveries.get_or_create_owned(&label),
+            bytes: metrics.sent_bytes.get_or_create_owned(&label),
+            metrics: metrics.clone(),
+            _seat: seat,
+        }
     }
 
-    /// These are about to be handed to the socket.
-    pub fn delivered(&self, frames: &[SharedFrame]) {
+    /// These are about to be handed to the socket, as so many bytes.
+    pub fn delivered(&self, frames: &[SharedFrame], bytes: usize) {
+        self.bytes.inc_by(bytes as u64);
         self.deliveries.inc_by(frames.len() as u64);
         let now = Instant::now();
         for committed in frames.iter().filter_map(|frame| frame.committed) {

@@ -80,10 +80,13 @@ pub async fn poll(call: &Call) -> Result<Response<Body>, Problem> {
     call.app.pace().admits(&who.user, request.client.as_ref()).map_err(|most| {
         problem::TOO_MANY.for_now(format!("polls come more often than {most} times a second in the long run"), 1)
     })?;
-    let live = LiveStream::new("poll", call.app.metrics());
+    // A plain catch-up is over at once.
+    let seat = if request.wait.is_zero() { None } else { Some(call.seat(&who.user)?) };
+    let live = LiveStream::new("poll", seat, call.app.metrics());
     let polled = call.broker().poll(who, request).await?;
-    live.delivered(&polled.frames);
-    Ok(answer::json(StatusCode::OK, &polled))
+    let body = answer::to_json(&polled);
+    live.delivered(&polled.frames, body.len());
+    Ok(answer::typed(StatusCode::OK, answer::JSON, body))
 }
 
 fn read(call: &Call) -> Result<PollRequest, Problem> {

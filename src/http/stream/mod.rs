@@ -14,6 +14,7 @@ use futures_util::stream;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response};
 
+use self::live::LiveStream;
 pub use self::options::Options;
 pub use self::sse::SseChunks;
 pub use self::websocket::Session;
@@ -41,10 +42,20 @@ const STREAM: HeaderName = HeaderName::from_static("tidings-stream");
 pub fn open(call: &Call) -> Result<Response<Body>, Problem> {
     let Options { resume, snapshot, filter, framing, heartbeat } = Options::read(call.headers(), &call.query)?;
     let request = FeedRequest { resume, snapshot, filter };
+    let seat = match call.seat(&call.user()?.user) {
+        Ok(seat) => seat,
+        Err(limited) if speaks_event_stream(call.headers()) => {
+            tracing::debug!(limit = limited.limit, "a stream is refused");
+            call.app.metrics().byes.get_or_create(&[("reason", ByeReason::Overloaded.as_str())]).inc();
+            return refuse(call.headers(), ByeReason::Overloaded, framing);
+        }
+        Err(limited) => return Err(limited.into()),
+    };
     match call.broker().open_feed(call.user()?.clone(), request) {
         Ok(feed) => {
             let id = feed.stream_id();
-            let chunks = SseChunks::new(feed, framing, heartbeat, call.broker().config().heartbeat, call.app.metrics());
+            let live = LiveStream::new("sse", Some(seat), call.app.metrics());
+            let chunks = SseChunks::new(feed, framing, heartbeat, call.broker().config().heartbeat, live);
             let mut response = event_stream(Body::Stream(Box::pin(chunks)));
             if let Ok(id) = HeaderValue::try_from(id.to_string()) {
                 response.headers_mut().insert(STREAM, id);
@@ -75,7 +86,7 @@ fn refusal(denied: Denied) -> Result<ByeReason, Problem> {
             Ok(ByeReason::Overloaded)
         }
         Denied::Missing
-        | Denied::Unauthenticated(AuthError::Invalid)
+        | Denied::Unauthenticated(AuthError::Invalid | AuthError::Revoked)
         | Denied::Forbidden(_)
         | Denied::CrossSite(_)
         | Denied::Hidden => Err(denied.into()),

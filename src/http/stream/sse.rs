@@ -7,7 +7,6 @@
 //! waits until it is flushed. After `bye` nothing follows.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::live::LiveStream;
 use crate::broker::FeedItem;
-use crate::metrics::Metrics;
 use crate::wire::frame::{Frame, Framing, HEARTBEAT_COMMENT, SharedFrame};
 
 /// How a heartbeat is written.
@@ -57,7 +55,7 @@ pub struct SseChunks<F> {
 
 impl<F> SseChunks<F> {
     /// Counts as a live stream until it is dropped.
-    pub fn new(feed: F, framing: Framing, heartbeat: Heartbeat, silence: Duration, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(feed: F, framing: Framing, heartbeat: Heartbeat, silence: Duration, live: LiveStream) -> Self {
         let written = Instant::now();
         Self {
             feed,
@@ -70,14 +68,15 @@ impl<F> SseChunks<F> {
             written,
             alarm: Box::pin(sleep_until(written + silence)),
             phase: Phase::Opening,
-            live: LiveStream::new("sse", metrics),
+            live,
         }
     }
 
     fn chunk(&mut self, frames: &[SharedFrame]) -> Bytes {
         self.written = Instant::now();
-        self.live.delivered(frames);
-        join(frames, self.framing)
+        let chunk = join(frames, self.framing);
+        self.live.delivered(frames, chunk.len());
+        chunk
     }
 
     /// The heartbeat, if it is due.
@@ -143,10 +142,13 @@ impl<F: Stream<Item = FeedItem> + Unpin> Stream for SseChunks<F> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use futures_util::stream;
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::metrics::Metrics;
     use crate::wire::event::ByeReason;
 
     const SILENCE: Duration = Duration::from_secs(15);
@@ -156,7 +158,7 @@ mod tests {
     }
 
     fn chunks<F>(feed: F, heartbeat: Heartbeat, metrics: &Arc<Metrics>) -> SseChunks<F> {
-        SseChunks::new(feed, Framing::Named, heartbeat, SILENCE, metrics)
+        SseChunks::new(feed, Framing::Named, heartbeat, SILENCE, LiveStream::new("sse", None, metrics))
     }
 
     #[tokio::test]

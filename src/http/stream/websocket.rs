@@ -23,10 +23,11 @@ use super::live::LiveStream;
 use super::options::Options;
 use super::refusal;
 use super::sse::Heartbeat;
-use crate::broker::{Broker, BrokerError, Feed, FeedItem, FeedRequest, Mute, retry_ms};
+use crate::broker::{AuthError, Broker, BrokerError, Feed, FeedItem, FeedRequest, Mute, retry_ms};
 use crate::http::auth::{Caller, Denied};
 use crate::http::body::Body;
 use crate::http::call::Call;
+use crate::http::network::Address;
 use crate::http::problem;
 use crate::http::query::Query;
 use crate::http::socket::Metered;
@@ -64,17 +65,21 @@ pub fn open(call: &Call) -> Result<Response<Body>, Problem> {
         Caller::Anyone => Standing::Unknown,
         Caller::Known(_) => return Err(problem::FORBIDDEN.because("this needs a user's token")),
     };
-    upgrade(&call.head, Session { app: call.app.clone(), standing: caller, options })
+    upgrade(&call.head, Session { app: call.app.clone(), standing: caller, options, address: call.address })
 }
 
 /// Answers a caller who was not let in: with `bye` on the socket where an error status would tell a browser nothing.
 ///
 /// # Errors
-/// 401 or 403 for a credential that never was good, was revoked, or is another's; 403 for a page of another origin.
+/// 401 or 403 for a credential that never was good or is another's; 403 for a page of another origin.
 pub fn turn_away(app: &App, head: &Parts, query: &Query, denied: Denied) -> Result<Response<Body>, Problem> {
-    let reason = refusal(denied)?;
+    let reason = match denied {
+        // A browser can't read the status of a handshake; the close code tells it not to come back.
+        Denied::Unauthenticated(AuthError::Revoked) => ByeReason::Revoked,
+        denied => refusal(denied)?,
+    };
     let options = Options::read(&head.headers, query)?;
-    upgrade(head, Session { app: app.clone(), standing: Standing::Refused(reason), options })
+    upgrade(head, Session { app: app.clone(), standing: Standing::Refused(reason), options, address: None })
 }
 
 fn upgrade(head: &Parts, session: Session) -> Result<Response<Body>, Problem> {
@@ -89,6 +94,7 @@ pub struct Session {
     app: App,
     standing: Standing,
     options: Options,
+    address: Option<Address>,
 }
 
 /// How a client stands when its socket opens.
@@ -152,7 +158,7 @@ impl Session {
     }
 
     async fn talk<IO: AsyncRead + AsyncWrite + Unpin>(self, socket: &mut WebSocket<IO>) -> End {
-        let Self { app, standing, options } = self;
+        let Self { app, standing, options, address } = self;
         let allowance = RateLimiter::direct(Quota::per_second(MESSAGES_A_SECOND).allow_burst(MESSAGES_AT_ONCE));
         let mut talk = Talk { app: &app, socket, allowance };
         let who = match standing {
@@ -164,8 +170,15 @@ impl Session {
             },
         };
         let Options { resume, snapshot, filter, heartbeat, .. } = options;
+        let Ok(seat) = app.meters().seat(&app.config().limits, &who.user, address) else {
+            count(&app, ByeReason::Overloaded);
+            return End::Refused(ByeReason::Overloaded);
+        };
         match app.broker().open_feed(who.clone(), FeedRequest { resume, snapshot, filter }) {
-            Ok(feed) => talk.serve(who, feed, heartbeat).await,
+            Ok(feed) => {
+                let live = LiveStream::new("ws", Some(seat), app.metrics());
+                talk.serve(who, feed, heartbeat, &live).await
+            }
             Err(reason) => End::Refused(reason),
         }
     }
@@ -201,8 +214,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Talk<'_, IO> {
                         return Ok(who);
                     }
                     Err(error) => {
+                        let reason = if error == AuthError::Revoked { ByeReason::Revoked } else { ByeReason::Expired };
                         self.reply(reference, Err::<Nothing, _>(error.into())).await?;
-                        return Err(End::Close(close_code(ByeReason::Expired), "the token is not good"));
+                        return Err(End::Close(close_code(reason), "the token is not good"));
                     }
                 },
                 Ok(_) => {
@@ -215,8 +229,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Talk<'_, IO> {
     }
 
     /// Says what the feed brings and does what the client asks, until one of them ends.
-    async fn serve(&mut self, mut who: UserIdentity, mut feed: Feed, heartbeat: Heartbeat) -> End {
-        let live = LiveStream::new("ws", self.app.metrics());
+    async fn serve(&mut self, mut who: UserIdentity, mut feed: Feed, heartbeat: Heartbeat, live: &LiveStream) -> End {
         let mut pulse = Pulse::new(self.app.broker().config().heartbeat);
         loop {
             let step = tokio::select! {
@@ -231,11 +244,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Talk<'_, IO> {
                 },
                 item = feed.next() => match item {
                     Some(FeedItem::Frames(frames)) => {
-                        live.delivered(&frames);
+                        live.delivered(&frames, frames.iter().map(|frame| frame.object().len()).sum());
                         self.say(&frames).await
                     }
                     Some(FeedItem::Bye(reason, bye)) => {
-                        live.delivered(std::slice::from_ref(&bye));
+                        live.delivered(std::slice::from_ref(&bye), bye.object().len());
                         return self.say(&[bye]).await.err().unwrap_or(End::Bye(reason));
                     }
                     None => return End::Gone,
@@ -273,10 +286,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Talk<'_, IO> {
         let broker = self.app.broker();
         match operation {
             Ok(Operation::Ping) => self.reply(reference, Ok(Nothing {})).await,
-            Ok(Operation::Mark(body)) => match broker.mark(who, body).await {
-                Ok(marked) => self.reply(reference, Ok(MarkedBody::new(&marked))).await,
-                Err(error) => self.reply(reference, Err::<Nothing, _>(error.into())).await,
-            },
+            Ok(Operation::Mark(body)) => {
+                let marked = match self.app.meters().mark(&who.user) {
+                    Ok(()) => broker.mark(who, body).await.map_err(Problem::from),
+                    Err(limited) => Err(limited.into()),
+                };
+                self.reply(reference, marked.as_ref().map(MarkedBody::new).map_err(Problem::clone)).await
+            }
             Ok(Operation::Refresh { token }) => {
                 let refreshed = refresh(broker, &token, who, stream).await;
                 self.reply(reference, refreshed).await
