@@ -71,6 +71,10 @@ impl Keyring {
         Ok(held.identity.clone())
     }
 
+    pub(super) fn is_live(&self, id: &KeyId) -> bool {
+        self.keys.read().get(&*id.0).is_some_and(|held| held.row.revoked_at.is_none())
+    }
+
     /// Keys that were used since this was last asked.
     pub(super) fn used(&self) -> Vec<(String, Timestamp)> {
         let mut keys = self.keys.write();
@@ -108,8 +112,12 @@ impl Broker {
             last_used_at: None,
             old: None,
         };
+        let _changing = self.inner.keys.changing.lock().await;
+        // Whoever was revoked meanwhile makes no key that outlives it.
+        self.still_good(by).map_err(|_| BrokerError::Forbidden("the key that asks was revoked"))?;
         self.inner.store.write(AddKey(row.clone())).await?;
         let info = info(&row);
+        tracing::info!(key = %info.id, by = %by.principal(), scopes = row.scopes, "An API key was made");
         self.inner.keys.keys.write().insert(row.id.clone(), Held::new(row));
         Ok((info, text))
     }
@@ -139,6 +147,7 @@ impl Broker {
         let held = keys.get_mut(id).ok_or(BrokerError::NotFound("key"))?;
         held.row.old = Some((held.row.hash, old_until));
         held.row.hash = hash;
+        tracing::info!(key = id, by = %by.principal(), "An API key was rotated");
         Ok((info(&held.row), text))
     }
 
@@ -154,6 +163,7 @@ impl Broker {
         if let Some(held) = self.inner.keys.keys.write().get_mut(id) {
             held.row.revoked_at.get_or_insert(now);
         }
+        tracing::info!(key = id, by = %by.principal(), "An API key was revoked");
         Ok(())
     }
 }

@@ -245,7 +245,12 @@ impl Broker {
     pub fn reconfigure(&self, config: Config) {
         let now = self.inner.config();
         let operator_secret = now.operator_secret.clone();
+        let narrows = now.jwt.narrows(&config.jwt);
         self.inner.config.store(Arc::new(Config { operator_secret, hub: now.hub, store: now.store.clone(), ..config }));
+        if narrows {
+            // A key that is gone may have been stolen: whoever streams by its tokens is judged anew.
+            self.inner.hub.all(|subscriber| subscriber.end(ByeReason::Rotate));
+        }
     }
 
     /// Ends every stream with `bye shutdown`.

@@ -20,8 +20,10 @@ impl Broker {
         let mut turned = self.inner.turned.clone();
         turned.borrow_and_update();
         if self.inner.store.pulse().await {
-            // It fails when the fan-out is gone: then the server is leaving.
-            let _ = turned.changed().await;
+            // It fails when the fan-out is gone: nothing will come any more, and nobody may take that for an answer.
+            if turned.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
         *self.inner.asked.lock() = None;
     }

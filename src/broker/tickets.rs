@@ -9,7 +9,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::keys::{fresh_secret, sha256, split_secret};
 use super::{AuthError, Broker, BrokerError};
-use crate::model::{Credential, Identity, Scope, TopicPattern, UserId, UserIdentity};
+use crate::model::{Credential, Identity, Scope, Timestamp, TopicPattern, UserId, UserIdentity};
 use crate::store::{AddTicket, TicketRow, UseTicket};
 use crate::wire::manage::Ticket;
 
@@ -24,6 +24,8 @@ impl Broker {
     /// [`BrokerError`].
     pub async fn create_ticket(&self, by: &Identity, user: Option<UserId>) -> Result<Ticket, BrokerError> {
         let now = self.inner.clock.now();
+        // A key vouches for the user as of now; a token's ticket ends with what ends the token.
+        let mut issued_at = now;
         let mut expires = now.after(self.inner.config().ticket_ttl);
         let (user, topics) = match (by, user) {
             (Identity::User(UserIdentity { credential: Credential::Ticket(_), .. }), _) => {
@@ -34,6 +36,7 @@ impl Broker {
                     return Err(BrokerError::Forbidden("a user's token makes tickets for that user only"));
                 }
                 expires = token.expires.map_or(expires, |end| end.min(expires));
+                issued_at = token.issued.map_or(Timestamp::from_millis(0), |issued| issued.min(now));
                 (token.user.clone(), token.topics.as_ref().map(|patterns| join(patterns)))
             }
             (key, Some(user)) if key.has(&Scope::Tickets) => (user, None),
@@ -53,6 +56,7 @@ impl Broker {
             user: user.clone(),
             topics,
             created_at: now,
+            issued_at,
             use_by,
             used_at: None,
             expires_at: expires,
@@ -86,7 +90,7 @@ impl Broker {
             topics,
             publishes: false,
             expires: Some(row.expires_at),
-            issued: Some(row.created_at),
+            issued: Some(row.issued_at),
         };
         self.check_revoked(who)
     }

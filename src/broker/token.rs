@@ -14,6 +14,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
 use super::AuthError;
+use super::keys::sha256;
 use crate::model::{Credential, Timestamp, TopicPattern, UserId, UserIdentity};
 
 /// Patterns in one token at most.
@@ -22,6 +23,9 @@ const MAX_TOPICS: usize = 100;
 const CLOCK_SKEW: Duration = Duration::from_mins(1);
 /// Bytes of a token at most; a larger one is not looked at.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// What PEM says of a key that is not to be here.
+const PRIVATE: &[u8] = b"PRIVATE KEY-----";
 
 /// How users' tokens are checked.
 #[derive(Clone, Default)]
@@ -34,6 +38,22 @@ pub struct JwtConfig {
     pub audience: Option<String>,
     /// `iss` must be this, where it is set.
     pub issuer: Option<String>,
+}
+
+impl JwtConfig {
+    /// Whether what was good by these settings may not be any more by the newer ones.
+    pub(super) fn narrows(&self, newer: &Self) -> bool {
+        let has = |known: &VerifyingKey| {
+            let same = |key: &VerifyingKey| {
+                (&key.name, key.algorithm, key.print) == (&known.name, known.algorithm, known.print)
+            };
+            newer.keys.iter().any(same)
+        };
+        self.secret != newer.secret
+            || self.audience != newer.audience
+            || self.issuer != newer.issuer
+            || !self.keys.iter().all(has)
+    }
 }
 
 impl fmt::Debug for JwtConfig {
@@ -53,6 +73,8 @@ pub struct VerifyingKey {
     name: Option<String>,
     algorithm: Algorithm,
     key: DecodingKey,
+    /// SHA-256 of what it was made of, to tell it from another.
+    print: [u8; 32],
 }
 
 /// A verifying key as settings name it; the server reads the file.
@@ -74,6 +96,11 @@ impl VerifyingKey {
     /// # Errors
     /// What is wrong, in words.
     pub fn new(algorithm: &str, name: Option<String>, bytes: &[u8]) -> Result<Self, &'static str> {
+        if !Self::is_secret(algorithm) && bytes.windows(PRIVATE.len()).any(|window| window == PRIVATE) {
+            return Err(
+                "is a private key, which stays where tokens are signed; `openssl pkey -pubout` writes its public half",
+            );
+        }
         let (algorithm, key) = match algorithm {
             "HS256" => (Algorithm::HS256, Ok(DecodingKey::from_secret(bytes))),
             "ES256" => (Algorithm::ES256, DecodingKey::from_ec_pem(bytes)),
@@ -82,7 +109,7 @@ impl VerifyingKey {
             _ => return Err("is none of HS256, ES256, RS256 and EdDSA"),
         };
         let key = key.map_err(|_| "holds no public key of that kind in PEM; `openssl pkey -pubout` writes one")?;
-        Ok(Self { name, algorithm, key })
+        Ok(Self { name, algorithm, key, print: sha256(bytes) })
     }
 
     /// Whether its tokens are signed with a secret that nobody else may read.

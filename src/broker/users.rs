@@ -39,12 +39,16 @@ impl Broker {
                     found |= unsigned + others > 0;
                     erased.unsigned += unsigned;
                 }
-                Forgotten::All(key) => {
-                    self.inner.revocations.forget(user);
-                    break key;
-                }
+                Forgotten::All(key) => break key,
             }
         };
+        // Or an old token would make the user anew.
+        if (key.is_some() || found)
+            && let Err(error) = self.take_back(user).await
+        {
+            tracing::warn!(%error, "tokens of an erased user could not be taken back; they are good until they run out");
+        }
+        tracing::info!(by = %by.principal(), "A user was erased");
         match key {
             Some(key) => {
                 let part = self.erase_rows(key).await?;

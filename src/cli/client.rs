@@ -1,8 +1,8 @@
 //! The HTTP client of the command line: one request a connection, over TCP or a unix socket, tried again where the
 //! server asks for it or could not be reached.
 //!
-//! **Invariant**: what is sent again is harmless to send twice: a publish has its idempotency key, and the other
-//! requests change nothing the second time.
+//! **Invariant**: what is sent again is harmless to send twice: a publish has its idempotency key, other requests change
+//! nothing the second time, and what would ([`Ask::once`]) is sent again only where it reached nobody.
 //!
 //! It deliberately speaks no TLS: it is for the machine that Tidings runs on.
 
@@ -82,6 +82,8 @@ pub(super) struct Ask<'a> {
     pub(super) body: Bytes,
     /// How long one try may take.
     pub(super) patience: Duration,
+    /// What would be done twice if the first answer was lost: tried again only where no server was reached.
+    pub(super) once: bool,
 }
 
 /// Why a try brought no answer.
@@ -120,6 +122,7 @@ impl Ask<'static> {
             headers: &[],
             body: Bytes::new(),
             patience: TRY_TIMEOUT,
+            once: false,
         }
     }
 
@@ -135,6 +138,11 @@ impl Ask<'static> {
     /// With a value as its body.
     pub(super) fn json(self, body: &impl Serialize) -> anyhow::Result<Self> {
         Ok(Self { body: serde_json::to_vec(body)?.into(), ..self })
+    }
+
+    /// For what must not be done twice.
+    pub(super) fn once(self) -> Self {
+        Self { once: true, ..self }
     }
 
     /// For what takes long by its nature.
@@ -269,7 +277,9 @@ impl Client {
                 (Ok(answer), Some(pause)) if answer.asks_for_later() => {
                     (answer.retry_after().unwrap_or(pause), answer.status.to_string())
                 }
-                (Err(trouble), Some(pause)) if trouble.may_pass() => (pause, trouble.to_string()),
+                (Err(trouble), Some(pause)) if trouble.may_pass() && (!ask.once || trouble.is_unreached()) => {
+                    (pause, trouble.to_string())
+                }
                 _ => break settle(&target, ask, outcome),
             };
             if io::stderr().is_terminal() {
@@ -320,6 +330,11 @@ fn settle(target: &Target, ask: &Ask<'_>, outcome: Result<Answer, Trouble>) -> a
 }
 
 impl Trouble {
+    /// Whether nobody can have got the question.
+    const fn is_unreached(&self) -> bool {
+        matches!(self, Self::Connect(_))
+    }
+
     /// Whether another try may do better.
     const fn may_pass(&self) -> bool {
         matches!(self, Self::Connect(_) | Self::Exchange(_) | Self::TimedOut(_))

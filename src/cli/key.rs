@@ -159,7 +159,7 @@ async fn list(args: Common) -> anyhow::Result<()> {
 async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
     let body = json!({ "grace": args.grace });
     parse_rotation(body.to_string().as_bytes()).map_err(|e| Usage(format!("--grace {}: {e}", args.grace)))?;
-    let ask_for = Ask::new(Method::POST, format!("/v1/keys/{}/rotate", segment(&args.id))).json(&body)?;
+    let ask_for = Ask::new(Method::POST, format!("/v1/keys/{}/rotate", segment(&args.id))).json(&body)?.once();
     let made: Shown = ask(args.common.place, ask_for).await?;
     match Output::of(args.common.json) {
         Output::Json => say(serde_json::to_string(&made)?),

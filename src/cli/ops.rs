@@ -19,8 +19,10 @@ Examples:
   tidings status --data ./state --json | jq .users_online
   tidings status --url http://127.0.0.1:8383 --key-file admin.key
 
-Ends with 1 where the server is not ready, and says why. Without a running server it looks
-at the log alone.";
+Ends with 1 where the server is not ready, and says why, or where none runs.";
+
+/// Said where a question is for a server that runs, and this process had to be one.
+pub(super) const NOBODY: &str = "no server runs there; `tidings serve`, or `systemctl start tidings`, starts one";
 
 const RELOAD_EXAMPLES: &str = "\
 Examples:
@@ -132,8 +134,12 @@ struct Revoked {
 /// # Errors
 /// Where it is not ready, or can't be reached.
 pub(super) async fn status(args: StatusArgs) -> anyhow::Result<()> {
-    let raw: Box<RawValue> =
-        args.server.ask(async |client: &Client| client.read(&Ask::get("/v1/status")).await).await?;
+    let ask = Ask::get("/v1/status");
+    let (raw, own): (Box<RawValue>, bool) =
+        args.server.ask(async |client: &Client| Ok((client.read(&ask).await?, client.is_own()))).await?;
+    if own {
+        bail!("{NOBODY}");
+    }
     let status: Status = read(raw.get().as_bytes())?;
     match Output::of(args.json) {
         Output::Json => say(&raw)?,

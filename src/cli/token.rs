@@ -23,7 +23,7 @@ Examples:
 
 The secret is token.key in the state directory (made at the first need), or the file
 that [auth] jwt_secret_file names; audience and issuer come from the same settings.
-A token can't be revoked: keep its time short.";
+`tidings revoke --user` takes back all that a user has until then.";
 
 /// Flags of `token`.
 #[derive(Debug, ClapArgs)]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Ask, Client, Refusal, read};
+use super::ops::NOBODY;
 use super::reach::ServerArgs;
 use super::show::{List, number};
 use super::upkeep::{Counts, compact_now};
@@ -171,7 +172,12 @@ async fn online(args: OnlineArgs) -> anyhow::Result<()> {
     let list = List { path: "/v1/online".to_owned(), page: ONLINE_PAGE };
     let line = |online: &Online| format!("{}  {}", online.user, number(online.streams, "stream", "streams"));
     let output = Output::of(args.json);
-    let online = args.server.ask(async |client: &Client| list.write(client, output, line).await).await?;
+    let shown = async |client: &Client| {
+        let online = list.write(client, output, line).await?;
+        anyhow::ensure!(!client.is_own(), NOBODY);
+        Ok(online)
+    };
+    let online = args.server.ask(shown).await?;
     if output == Output::People {
         eprintln!("{} online", number(online, "user", "users"));
     }

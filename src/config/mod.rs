@@ -284,7 +284,34 @@ fn trusted_header(o: &mut Overlay) -> Option<http::TrustedHeader> {
 /// A header that may name users; the inner `None` is the empty text.
 fn header(value: &Value) -> Option<Option<HeaderName>> {
     /// What says something else already.
-    const TAKEN: [&str; 5] = ["authorization", "cookie", "host", "origin", "x-forwarded-for"];
+    const TAKEN: [&str; 26] = [
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "forwarded",
+        "host",
+        "idempotency-key",
+        "keep-alive",
+        "last-event-id",
+        "origin",
+        "referer",
+        "sec-fetch-site",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-real-ip",
+    ];
     match some_text(value.text()?) {
         None => Some(None),
         Some(name) => HeaderName::try_from(name).ok().filter(|name| !TAKEN.contains(&name.as_str())).map(Some),

@@ -223,9 +223,9 @@ impl<'a> Presented<'a> {
         if by_message || !access.takes_ambient() {
             return Err(Denied::Missing);
         }
-        // The proxy knows who is signed in now; a cookie may be of who was before.
-        if let Some(user) = trusted.and_then(|name| vouched(headers, name)) {
-            return Ok(user.map(Self::Proxy)?);
+        // The proxy knows who is signed in now, and that nobody is; a cookie may be of who was before.
+        if let Some(name) = trusted {
+            return Ok(vouched(headers, name).ok_or(Denied::Missing)?.map(Self::Proxy)?);
         }
         cookie::session(headers).map(Self::Cookie).ok_or(Denied::Missing)
     }
@@ -369,7 +369,13 @@ mod tests {
         assert_eq!(find(&[named], Access::Admin, Some(&name)), Err(Denied::Missing), "it names users, no operators");
         let bearer = ("authorization", "bearer b");
         assert_eq!(find(&[bearer, named], Access::User, Some(&name)), Ok("Bearer(\"b\")".to_owned()));
-        assert_eq!(find(&[("x-remote-user", "")], Access::User, Some(&name)), Err(Denied::Missing));
+        for nobody in [&[COOKIE, ("x-remote-user", "")][..], &[COOKIE]] {
+            assert_eq!(
+                find(nobody, Access::User, Some(&name)),
+                Err(Denied::Missing),
+                "signed out there is signed out here"
+            );
+        }
         for doubtful in [&[named, ("x-remote-user", "bob")][..], &[("x-remote-user", "a\tb")]] {
             assert_eq!(find(doubtful, Access::User, Some(&name)), Err(AuthError::Invalid.into()));
         }

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 
 use super::auth::Caller;
 use super::body::{self, Limits};
-use super::limits::{Limited, Seat};
+use super::limits::{Limited, Seat, Sole};
 use super::network::Address;
 use super::query::Query;
 use super::router::Params;
@@ -27,6 +27,8 @@ pub struct Call {
     pub caller: Caller,
     /// Whose limits hold; `None` where nobody can say.
     pub address: Option<Address>,
+    /// Whether a proxy of ours brought it: then the connection is the proxy's, and was not counted.
+    pub proxied: bool,
 }
 
 impl Call {
@@ -53,8 +55,23 @@ impl Call {
     ///
     /// # Errors
     /// [`Limited`].
-    pub fn seat(&self, user: &UserId) -> Result<Seat, Limited> {
-        self.app.meters().seat(&self.app.config().limits, user, self.address)
+    pub fn seat(&self, user: &UserId, sole: Option<Sole>) -> Result<Seat, Limited> {
+        let meters = self.app.meters();
+        if let Some(address) = self.address.filter(|_| self.proxied) {
+            meters.connect(address)?;
+        }
+        meters.seat(&self.app.config().limits, user, sole, self.address)
+    }
+
+    /// One more change by the calling user; keys may make as many as they like.
+    ///
+    /// # Errors
+    /// [`Limited`].
+    pub fn change(&self) -> Result<(), Limited> {
+        match &self.caller {
+            Caller::Known(Identity::User(who)) => self.app.meters().mark(&who.user),
+            Caller::Known(_) | Caller::Anyone => Ok(()),
+        }
     }
 
     /// The caller, whoever it is.
@@ -122,7 +139,12 @@ impl Call {
     pub async fn any_body(&mut self) -> Result<Bytes, Problem> {
         let config = self.app.config();
         let limits = Limits { bytes: config.max_body, idle: config.body_timeout };
-        body::read_whole(&self.head.headers, &mut self.body, limits, config.body_deadline).await
+        let body = body::read_whole(&self.head.headers, &mut self.body, limits, config.body_deadline).await?;
+        // The caller was judged by the head, and the body may have taken its time.
+        if let Caller::Known(identity) = &self.caller {
+            self.broker().still_good(identity)?;
+        }
+        Ok(body)
     }
 }
 

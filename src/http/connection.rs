@@ -45,6 +45,9 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
+/// How long the head of a watcher's request may take, and its connection be idle.
+const WATCHER_PATIENCE: Duration = Duration::from_secs(2);
+
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Serves one connection until either side ends it. A panic ends this connection only.
@@ -84,7 +87,11 @@ where
             None => Box::pin(answer.clone().oneshot(request)),
         }
     });
-    if let Err(e) = drive(&app.config(), io, service, drain, &handover).await {
+    let config = app.config();
+    // There are few places for those who watch, and they ask at once.
+    let patience =
+        if peer == Peer::Watcher { config.header_timeout.min(WATCHER_PATIENCE) } else { config.header_timeout };
+    if let Err(e) = drive(&config, patience, io, service, drain, &handover).await {
         if is_slow(&e) {
             app.metrics().byes.get_or_create(&[("reason", ByeReason::Slow.as_str())]).inc();
         }
@@ -104,6 +111,7 @@ async fn drained(lifecycle: &Lifecycle, asked: &AtomicBool) {
 /// session was left in `handover`, it has the socket from there on.
 async fn drive<IO, S>(
     config: &Config,
+    patience: Duration,
     io: IO,
     service: S,
     drain: impl Future<Output = ()>,
@@ -117,7 +125,7 @@ where
     let io = TokioIo::new(Socket::new(io, config.write_timeout));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(config.header_timeout)
+        .header_read_timeout(patience)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(io, service);
 
@@ -210,8 +218,10 @@ mod tests {
         let config = Config::default();
         let service = service_fn(|_| std::future::ready(Ok(Response::new(Body::Full("hello".into())))));
         let (mut answered, handover) = (String::new(), Handover::default());
-        let (_, read) =
-            tokio::join!(drive(&config, near, service, drain, &handover), far.read_to_string(&mut answered));
+        let (_, read) = tokio::join!(
+            drive(&config, config.header_timeout, near, service, drain, &handover),
+            far.read_to_string(&mut answered)
+        );
         read.expect("the server closes");
         answered
     }
@@ -251,14 +261,15 @@ mod tests {
         });
         let (near, mut far) = tokio::io::duplex(4096);
         far.write_all(ASK).await.expect("room for all of it");
-        let cut = drive(&config, near, endless, std::future::pending(), &Handover::default())
+        let cut = drive(&config, config.header_timeout, near, endless, std::future::pending(), &Handover::default())
             .await
             .expect_err("nobody reads");
         assert!(is_slow(&cut), "{cut:?}");
         let (near, mut far) = tokio::io::duplex(4096);
         far.write_all(ASK).await.expect("room for all of it");
         drop(far);
-        let left = drive(&config, near, endless, std::future::pending(), &Handover::default()).await;
+        let left =
+            drive(&config, config.header_timeout, near, endless, std::future::pending(), &Handover::default()).await;
         assert!(!left.is_err_and(|e| is_slow(&e)));
     }
 

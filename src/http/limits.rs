@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::network::Address;
 use super::problem;
 use crate::metrics::Metrics;
-use crate::model::{Identity, KeyId, UserId};
+use crate::model::{Credential, Identity, KeyId, UserId, UserIdentity};
 use crate::wire::problem::Problem;
 
 /// What an operator may set; `None` is no limit.
@@ -74,13 +74,23 @@ pub struct Limited {
 
 impl From<Limited> for Problem {
     fn from(Limited { limit, most, retry_after }: Limited) -> Self {
-        problem::TOO_MANY.for_now(format!("the limit {limit} is reached: at most {most}"), retry_after)
+        problem::TOO_MANY.for_now(
+            format!("the limit {limit} is reached: at most {most}{}; `[limits] {limit}` sets it", unit(limit)),
+            retry_after,
+        )
     }
+}
+
+/// What a limit counts, for people.
+fn unit(limit: &str) -> &'static str {
+    if limit.starts_with("streams") { " live streams at once" } else { " a second in the long run" }
 }
 
 /// Everything that is counted against limits.
 pub struct Meters {
     users: Arc<Seats<UserId>>,
+    /// Streams that only one may be of, so that the next one takes the place of the one before.
+    sole: Arc<Seats<Sole>>,
     addresses: Arc<Seats<Address>>,
     buckets: ArcSwap<AllBuckets>,
     metrics: Arc<Metrics>,
@@ -109,13 +119,32 @@ impl AllBuckets {
 /// A stream's places among those of its user and of its address, held for as long as it lives.
 pub struct Seat {
     _user: Held<UserId>,
+    _sole: Option<Held<Sole>>,
     _address: Option<Held<Address>>,
+}
+
+/// Whose stream ends when the next one of the same begins.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sole {
+    Ticket(Arc<str>),
+    /// A long poll of a client that names itself.
+    Client(UserId, Arc<str>),
+}
+
+impl Sole {
+    /// What a stream with this credential is the only one of.
+    pub fn of(who: &UserIdentity) -> Option<Self> {
+        match &who.credential {
+            Credential::Ticket(id) => Some(Self::Ticket(id.clone())),
+            Credential::Bearer | Credential::Cookie | Credential::Proxy => None,
+        }
+    }
 }
 
 impl Meters {
     pub fn new(rates: Rates, metrics: Arc<Metrics>) -> Self {
         let buckets = ArcSwap::from_pointee(AllBuckets::new(rates));
-        Self { users: Arc::default(), addresses: Arc::default(), buckets, metrics }
+        Self { users: Arc::default(), sole: Arc::default(), addresses: Arc::default(), buckets, metrics }
     }
 
     /// Goes on with other rates; where they are the same, with what was used up.
@@ -125,14 +154,28 @@ impl Meters {
         }
     }
 
-    /// A place for one more stream.
+    /// A place for one more stream. One that takes the place of another needs no further one: after a broken network the
+    /// server may hold the other for half a minute.
     ///
     /// # Errors
     /// [`Limited`].
-    pub fn seat(&self, limits: &Limits, user: &UserId, address: Option<Address>) -> Result<Seat, Limited> {
-        let user = self.users.take(user.clone(), limits.streams_per_user, "streams_per_user");
-        let address = address.map(|a| self.addresses.take(a, limits.streams_per_address, "streams_per_address"));
-        let seated = user.and_then(|user| Ok(Seat { _user: user, _address: address.transpose()? }));
+    pub fn seat(
+        &self,
+        limits: &Limits,
+        user: &UserId,
+        sole: Option<Sole>,
+        address: Option<Address>,
+    ) -> Result<Seat, Limited> {
+        // One at a time: who opens faster than they end has no such excuse.
+        let replaces = sole.as_ref().is_some_and(|sole| self.sole.count(sole) == 1);
+        let most = |limit: Option<NonZeroU32>| if replaces { None } else { limit };
+        let seated = (|| {
+            let user = self.users.take(user.clone(), most(limits.streams_per_user), "streams_per_user")?;
+            let take = |address| self.addresses.take(address, most(limits.streams_per_address), "streams_per_address");
+            let address = address.map(take).transpose()?;
+            let sole = sole.map(|sole| self.sole.take(sole, None, "")).transpose()?;
+            Ok(Seat { _user: user, _sole: sole, _address: address })
+        })();
         self.count(seated)
     }
 
@@ -183,6 +226,10 @@ impl<K> Default for Seats<K> {
 }
 
 impl<K: Hash + Eq + Clone> Seats<K> {
+    fn count(&self, key: &K) -> u32 {
+        self.0.lock().get(key).copied().unwrap_or_default()
+    }
+
     fn take(self: &Arc<Self>, key: K, most: Option<NonZeroU32>, limit: &'static str) -> Result<Held<K>, Limited> {
         let mut taken = self.0.lock();
         let count = taken.entry(key.clone()).or_default();
@@ -299,7 +346,7 @@ mod tests {
         let limits = Limits { streams_per_user: most(8), streams_per_address: most(10), ..Limits::default() };
         let meters = meters(Rates::default());
         let address = Address::new([192, 0, 2, 1].into());
-        let seat = |name: &str| meters.seat(&limits, &user(name), Some(address));
+        let seat = |name: &str| meters.seat(&limits, &user(name), None, Some(address));
         let mut alice: Vec<_> = (0..8).map(|_| seat("alice").map_err(|l| l.limit).expect("there is room")).collect();
         let refused = seat("alice").err().expect("it is one too many");
         assert_eq!(Problem::from(refused).status, 429);
@@ -307,13 +354,31 @@ mod tests {
         let bob = [seat("bob").map_err(|l| l.limit), seat("bob").map_err(|l| l.limit)];
         assert!(bob.iter().all(Result::is_ok));
         assert_eq!(seat("carol").map(drop).map_err(|l| l.limit), Err("streams_per_address"));
-        assert!(meters.seat(&limits, &user("carol"), None).is_ok(), "nobody can say where this one comes from");
+        assert!(meters.seat(&limits, &user("carol"), None, None).is_ok(), "nobody can say where this one comes from");
         alice.pop();
         assert!(seat("alice").is_ok());
         drop((alice, bob));
         assert!(meters.users.0.lock().is_empty() && meters.addresses.0.lock().is_empty());
         let metrics = meters.metrics.text();
         assert!(metrics.contains("tidings_limited_total{limit=\"streams_per_user\"} 1"), "{metrics}");
+    }
+
+    #[test]
+    fn who_takes_the_place_of_another_needs_no_further_one() {
+        let limits = Limits { streams_per_user: most(1), ..Limits::default() };
+        let meters = meters(Rates::default());
+        let seat = |ticket: &str| {
+            let sole = Some(Sole::Ticket(ticket.into()));
+            meters.seat(&limits, &user("alice"), sole, None).map_err(|limited| limited.limit)
+        };
+        let first = seat("a").expect("there is room");
+        assert!(seat("b").is_err(), "this one replaces nobody");
+        let second = seat("a").expect("the first one ends");
+        assert!(seat("a").is_err(), "but not yet");
+        drop(first);
+        let third = seat("a").expect("the second one ends");
+        drop((second, third));
+        assert!(meters.users.0.lock().is_empty() && meters.sole.0.lock().is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! **Invariant**: a header is believed from a named proxy only; anybody else may send what they like, and it is not read.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use http::HeaderMap;
@@ -48,7 +48,7 @@ impl Peers {
         for text in texts {
             match text {
                 "unix" => peers.unix = true,
-                _ => peers.networks.push(network(text).ok_or(NoPeer)?),
+                _ => peers.networks.push(network(text).filter(|network| network.prefix_len() > 0).ok_or(NoPeer)?),
             }
         }
         Ok(peers)
@@ -85,18 +85,24 @@ impl fmt::Display for Address {
 /// may speak for everybody.
 pub fn client(peer: Peer, headers: &HeaderMap, proxies: &Peers) -> Option<Address> {
     if proxies.contains(peer) {
-        // The last hop that is no proxy of ours: what stands before it is the client's own word.
-        let hops = headers.get_all("x-forwarded-for").iter().rev().filter_map(|value| value.to_str().ok());
-        let mut hops = hops.flat_map(|value| value.rsplit(',')).map(|hop| hop.trim().parse::<IpAddr>());
-        return match hops.find(|hop| hop.as_ref().map_or(true, |address| !proxies.has(*address))) {
-            Some(Ok(address)) => Some(Address::new(address)),
-            Some(Err(_)) | None => None,
-        };
+        // The last hop that is no proxy of ours: what stands before it is the client's own word. A hop that can't be read is
+        // somebody: all of them are one.
+        let hops =
+            headers.get_all("x-forwarded-for").iter().rev().flat_map(|value| value.as_bytes().rsplit(|b| *b == b','));
+        let mut hops = hops.map(|hop| hop_address(hop).unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+        return hops.find(|address| !proxies.has(*address)).map(Address::new);
     }
     match peer {
         Peer::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(Address::new(address.ip())),
         Peer::Tcp(_) | Peer::Unix | Peer::Operator | Peer::Watcher => None,
     }
+}
+
+/// An address, with a port behind it or without.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let hop = std::str::from_utf8(hop).ok()?.trim();
+    let bare = hop.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|with_port| with_port.ip()))
 }
 
 #[cfg(test)]
@@ -116,7 +122,7 @@ mod tests {
     fn seen(peer: Peer, forwarded: &[&'static str], proxies: &[&'static str]) -> Option<String> {
         let mut map = HeaderMap::new();
         for text in forwarded {
-            map.append("x-forwarded-for", HeaderValue::from_static(text));
+            map.append("x-forwarded-for", HeaderValue::from_bytes(text.as_bytes()).expect("a value"));
         }
         client(peer, &map, &peers(proxies)).map(|address| address.to_string())
     }
@@ -132,7 +138,8 @@ mod tests {
             seen(tcp("10.1.1.1"), &["203.0.113.9", "198.51.100.7, 10.2.2.2"], &["10.0.0.0/8"]),
             text("198.51.100.7")
         );
-        assert_eq!(seen(tcp("10.1.1.1"), &["198.51.100.7, rubbish"], &["10.0.0.0/8"]), None);
+        assert_eq!(seen(tcp("10.1.1.1"), &["\u{e9}, 198.51.100.7:4711"], &["10.0.0.0/8"]), text("198.51.100.7"));
+        assert_eq!(seen(tcp("10.1.1.1"), &["198.51.100.7, rubbish"], &["10.0.0.0/8"]), text("::"));
     }
 
     #[test]
@@ -154,7 +161,7 @@ mod tests {
 
     #[test]
     fn rubbish_is_no_peer() {
-        for bad in ["", "localhost", "10.0.0.0/33", "unix:", "*"] {
+        for bad in ["", "localhost", "10.0.0.0/33", "unix:", "*", "0.0.0.0/0", "::/0"] {
             assert_eq!(Peers::parse([bad]), Err(NoPeer), "{bad}");
         }
     }

@@ -216,6 +216,11 @@ pub enum Found {
     },
 }
 
+/// Whether a path is there for those who watch the server.
+pub fn is_watching(path: &str) -> bool {
+    TREE.at(path).is_ok_and(|matched| matched.value.iter().any(|entry| entry.access.is_watching()))
+}
+
 /// Finds a route. `path` is below the base path and still percent-encoded, so that `%2F` does not cut a name.
 ///
 /// # Errors

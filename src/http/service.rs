@@ -64,9 +64,13 @@ impl App {
         let (head, body) = request.into_parts();
         check_head(&head)?;
         let config = self.config();
-        let Some(below) = head.uri.path().strip_prefix(config.base_path.as_str()) else {
+        let below = head.uri.path().strip_prefix(config.base_path.as_str());
+        // Who watches asks the server itself, whatever path a proxy gives it.
+        let below = if peer == Peer::Watcher { below.or(Some(head.uri.path())) } else { below };
+        let Some(below) = below else { return Err(problem::nothing_here()) };
+        if peer == Peer::Watcher && !router::is_watching(below) {
             return Err(problem::nothing_here());
-        };
+        }
         if below.is_empty() && !config.base_path.is_empty() {
             return Ok(to_slash(&config.base_path));
         }
@@ -77,9 +81,6 @@ impl App {
             }
             Found::Options { allow } => return Ok(options(allow)),
         };
-        if peer == Peer::Watcher && !entry.access.is_watching() {
-            return Err(problem::nothing_here());
-        }
         *path = entry.path;
         self.admit(peer, head, body, entry, params).await
     }
@@ -93,10 +94,13 @@ impl App {
         params: Params,
     ) -> Result<Response<Body>, Problem> {
         let query = Query::parse(head.uri.query().unwrap_or_default());
-        let address = network::client(peer, &head.headers, &self.config().trusted_proxies);
+        let config = self.config();
+        let address = network::client(peer, &head.headers, &config.trusted_proxies);
+        let proxied = config.trusted_proxies.contains(peer);
         match auth::admit(self, peer, &head, &query, entry.access).await {
             Ok(caller) => {
-                dispatch(entry.route, Call { app: self.clone(), head, body, query, params, caller, address }).await
+                dispatch(entry.route, Call { app: self.clone(), head, body, query, params, caller, address, proxied })
+                    .await
             }
             // A browser's EventSource stops for ever on an error status, so a stream's refusal may need another form.
             Err(denied) if entry.route == Route::OpenStream => stream::turn_away(&head.headers, &query, denied),

@@ -160,6 +160,16 @@ pub enum Principal {
     Operator,
 }
 
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "user {user}"),
+            Self::Key(key) => write!(f, "key {key}"),
+            Self::Operator => f.write_str("operator"),
+        }
+    }
+}
+
 impl Identity {
     pub fn principal(&self) -> Principal {
         match self {

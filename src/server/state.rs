@@ -78,6 +78,14 @@ pub enum StateError {
          (systemctl edit tidings), or name the file itself"
     )]
     NoCredential(String),
+    #[error("{} is no file", .0.display())]
+    NotAFile(PathBuf),
+    #[error(
+        "{} can be written by every user of this machine, who could put in a key of their own: chmod o-w {}",
+        .0.display(),
+        .0.display()
+    )]
+    Writable(PathBuf),
     #[error(
         "{} is a key in PEM, not a secret: whoever knows its public half could sign in as anybody; name it in \
          [auth] jwt_keys as ES256, RS256 or EdDSA",
@@ -256,8 +264,12 @@ pub fn verifying_keys(files: &[KeyFile]) -> Result<Vec<VerifyingKey>, StateError
 
 fn verifying_key(file: &KeyFile) -> Result<VerifyingKey, StateError> {
     let path = handed_over(&file.path)?;
-    let bytes =
-        if VerifyingKey::is_secret(&file.algorithm) { read_private_secret(&path)? } else { read_bounded(&path)? };
+    let bytes = if VerifyingKey::is_secret(&file.algorithm) {
+        read_private_secret(&path)?
+    } else {
+        look(&path)?;
+        read_bounded(&path)?
+    };
     VerifyingKey::new(&file.algorithm, file.name.clone(), &bytes).map_err(|why| StateError::NotAKey { path, why })
 }
 
@@ -276,14 +288,26 @@ fn handed_over(path: &Path) -> Result<PathBuf, StateError> {
 
 /// A secret that was not made here: its owner may have left it open.
 fn read_private_secret(path: &Path) -> Result<Vec<u8>, StateError> {
-    if fs::metadata(path).doing("look at", path)?.mode() & 0o004 != 0 {
+    if look(path)?.mode() & 0o004 != 0 {
         return Err(StateError::Exposed(path.to_owned()));
     }
     let secret = read_secret(path)?;
-    if secret.starts_with(PEM) {
+    if secret.windows(PEM.len()).any(|window| window == PEM) {
         return Err(StateError::NotASecret(path.to_owned()));
     }
     Ok(secret)
+}
+
+/// Looks at a file that settings name. What everybody may write says nothing, and what is no file may never end.
+fn look(path: &Path) -> Result<fs::Metadata, StateError> {
+    let file = fs::metadata(path).doing("look at", path)?;
+    if !file.is_file() {
+        return Err(StateError::NotAFile(path.to_owned()));
+    }
+    if file.mode() & 0o002 != 0 {
+        return Err(StateError::Writable(path.to_owned()));
+    }
+    Ok(file)
 }
 
 fn read_bounded(path: &Path) -> Result<Vec<u8>, StateError> {

@@ -11,12 +11,12 @@ pub(super) fn ready(status: &str) {
 
 /// Settings are read again.
 pub(super) fn reloading() {
-    tell(&[NotifyState::Reloading, NotifyState::Status("Reloading")]);
+    tell(&[NotifyState::Reloading]);
 }
 
 /// They were, or stay as they were.
 pub(super) fn reloaded() {
-    tell(&[NotifyState::Ready, NotifyState::Status("Ready")]);
+    tell(&[NotifyState::Ready]);
 }
 
 /// The server drains.

@@ -60,16 +60,15 @@ impl Watchdog {
         for probe in &self.probes {
             let asked = timeout(patience, async {
                 let (answer, answered) = oneshot::channel();
-                // Both fail only where the loop has ended, as it does at the drain.
-                if probe.send(answer).await.is_ok() {
-                    let _ = answered.await;
-                }
+                // Both fail where the loop has ended, as it does at the drain and only then.
+                probe.send(answer).await.is_ok() && answered.await.is_ok()
             });
-            if asked.await.is_err() && !lifecycle.is_draining() {
+            if !asked.await.unwrap_or(false) && !lifecycle.is_draining() {
                 return Some("an accept loop");
             }
         }
-        timeout(patience, self.broker.pulse()).await.is_err().then_some("the writer")
+        let answered = timeout(patience, self.broker.pulse()).await.is_ok();
+        (!answered && !lifecycle.is_draining()).then_some("the writer or the fan-out")
     }
 
     fn tell_status(&self, told: &mut Option<String>) {

@@ -11,7 +11,6 @@ use rusqlite::{OptionalExtension, params};
 
 use super::commit::Change;
 use super::reader::Reader;
-use super::revocations::DELETE_REVOCATION;
 use super::writer::{OpError, Operation, Tx};
 use super::{StoreError, schedule, users};
 use crate::model::{NotificationId, Seq, UserId, UserKey};
@@ -121,7 +120,7 @@ impl ForgetUser {
             }
         }
         let mut others = self.forget_scheduled(tx)?;
-        for sql in [DELETE_TICKETS, DELETE_REVOCATION, DELETE_ANSWERS, UNSIGN_SCHEDULED] {
+        for sql in [DELETE_TICKETS, DELETE_ANSWERS, UNSIGN_SCHEDULED] {
             others += u64::try_from(tx.sql(sql)?.execute([name])?).unwrap_or_default();
         }
         if others > 0 {

@@ -1,15 +1,15 @@
-//! Access that was taken back: by user, with the moment up to which credentials are refused.
+//! Access that was taken back: by the SHA-256 of the user's name, with the moment up to which credentials are refused.
 
 use rusqlite::params;
 
 use super::reader::Reader;
 use super::writer::{OpError, Operation, Tx};
-use super::{Refusal, StoreError, users};
-use crate::model::{Timestamp, UserId, UserKey};
+use super::{Refusal, StoreError};
+use crate::model::Timestamp;
 
 const UPSERT: &str = "
     INSERT INTO revocations (user, at) VALUES (?1, ?2) ON CONFLICT (user) DO UPDATE SET at = max(at, excluded.at)";
-pub(super) const DELETE_REVOCATION: &str = "DELETE FROM revocations WHERE user = ?1";
+const DELETE_REVOCATION: &str = "DELETE FROM revocations WHERE user = ?1";
 const COUNT_OTHERS: &str = "SELECT count(*) FROM revocations WHERE user <> ?1";
 const SELECT: &str = "SELECT user, at FROM revocations";
 
@@ -22,28 +22,27 @@ pub const MAX_REVOCATIONS: usize = 100_000;
 /// Takes a user's access back: credentials made up to now are refused.
 #[derive(Clone, Debug)]
 pub struct Revoke {
-    pub user: UserId,
+    pub user: [u8; 32],
     pub now: Timestamp,
 }
 
 impl Operation for Revoke {
-    /// The user's number, where the user has appeared.
-    type Output = Option<UserKey>;
+    type Output = ();
 
-    fn apply(&self, tx: &mut Tx<'_>) -> Result<Option<UserKey>, OpError> {
-        let held: usize = tx.sql(COUNT_OTHERS)?.query_row([&self.user], |row| row.get(0))?;
+    fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
+        let held: usize = tx.sql(COUNT_OTHERS)?.query_row([self.user], |row| row.get(0))?;
         if held >= MAX_REVOCATIONS {
             return Err(Refusal::TooManyRevocations.into());
         }
         tx.sql(UPSERT)?.execute(params![self.user, self.now])?;
-        Ok(users::find(tx, &self.user)?)
+        Ok(())
     }
 }
 
 /// Gives access back: what was refused is good again, as far as they have not run out.
 #[derive(Clone, Debug)]
 pub struct Restore {
-    pub user: UserId,
+    pub user: [u8; 32],
 }
 
 impl Operation for Restore {
@@ -51,7 +50,7 @@ impl Operation for Restore {
     type Output = bool;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<bool, OpError> {
-        Ok(tx.sql(DELETE_REVOCATION)?.execute([&self.user])? > 0)
+        Ok(tx.sql(DELETE_REVOCATION)?.execute([self.user])? > 0)
     }
 }
 
@@ -60,7 +59,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn revocations(&self) -> Result<Vec<(UserId, Timestamp)>, StoreError> {
+    pub fn revocations(&self) -> Result<Vec<([u8; 32], Timestamp)>, StoreError> {
         let mut statement = self.sql(SELECT)?;
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)

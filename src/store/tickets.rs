@@ -8,9 +8,8 @@ use super::writer::{OpError, Operation, Tx};
 use crate::model::{Timestamp, UserId};
 
 const INSERT_TICKET: &str = "
-    INSERT INTO tickets (id, hash, user, topics, created_at, use_by, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-const SELECT_TICKET: &str =
-    "SELECT hash, user, topics, use_by, used_at, expires_at, created_at FROM tickets WHERE id = ?1";
+    INSERT INTO tickets (id, hash, user, topics, created_at, use_by, expires_at, issued_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const SELECT_TICKET: &str = "SELECT hash, user, topics, use_by, used_at, expires_at, created_at, coalesce(issued_at, created_at) FROM tickets WHERE id = ?1";
 const USE_TICKET: &str = "UPDATE tickets SET used_at = ?2 WHERE id = ?1 AND used_at IS NULL AND use_by >= ?2";
 const SELECT_USED: &str = "SELECT used_at IS NOT NULL FROM tickets WHERE id = ?1";
 const PRUNE_TICKETS: &str = "
@@ -28,6 +27,8 @@ pub struct TicketRow {
     /// Patterns of the token it was minted for, separated by spaces; `None` restricts nothing.
     pub topics: Option<String>,
     pub created_at: Timestamp,
+    /// When the credential was made that it was had for.
+    pub issued_at: Timestamp,
     /// Until when it must be used first.
     pub use_by: Timestamp,
     pub used_at: Option<Timestamp>,
@@ -45,8 +46,9 @@ impl Operation for AddTicket {
     type Output = ();
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
-        let TicketRow { hash, user, topics, created_at, use_by, expires_at, .. } = &self.ticket;
-        tx.sql(INSERT_TICKET)?.execute(params![self.id, hash, user, topics, created_at, use_by, expires_at])?;
+        let TicketRow { hash, user, topics, created_at, issued_at, use_by, expires_at, .. } = &self.ticket;
+        tx.sql(INSERT_TICKET)?
+            .execute(params![self.id, hash, user, topics, created_at, use_by, expires_at, issued_at])?;
         Ok(())
     }
 }
@@ -99,6 +101,7 @@ impl Reader<'_> {
                 used_at: row.get(4)?,
                 expires_at: row.get(5)?,
                 created_at: row.get(6)?,
+                issued_at: row.get(7)?,
             })
         });
         Ok(found.optional()?)

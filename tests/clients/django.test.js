@@ -3,119 +3,21 @@
 // the browser of tests/browser are installed.
 
 import assert from 'node:assert/strict';
-import { appendFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { proxyTo } from '../browser/client-proxy.js';
 import { answerWorkingCopies } from '../browser/client-static.js';
 import { Server } from '../browser/server.js';
+import { PAGE, chromium, create, serve, signIn, signInBy } from './django.js';
 import { python } from './interpreters.js';
-import { block, extract } from './page.js';
+import { extract } from './page.js';
+import { openStream } from './people.js';
 import { freePort } from './port.js';
-import { DEADLINE_MS, Workshop, eventually } from './program.js';
-
-const PAGE = 'clients/django.md';
-const FILES = [
-  'library/tidings.py', 'library/urls.py', 'library/token.py', 'loans/models.py', 'loans/views.py',
-  'loans/templates/home.html', 'loans/templates/kiosk.html', 'loans/templates/registration/login.html',
-];
-const PERSON = { username: 'alice', password: 'correct horse' };
+import { Workshop, eventually } from './program.js';
 
 before(python);
 
-/** The project, with its database and the person, as the page says to make it. */
-async function create(t, server, more = {}) {
-  const workshop = await Workshop.open(t);
-  const env = {
-    PATH: `${dirname(await python())}:${process.env.PATH}`,
-    TIDINGS_URL: server.url,
-    TIDINGS_KEY: server.key,
-    DJANGO_SUPERUSER_USERNAME: PERSON.username,
-    DJANGO_SUPERUSER_PASSWORD: PERSON.password,
-    ...more,
-  };
-  const script = async (name) => workshop.run(['sh', await extract(PAGE, name, workshop.path)], env);
-  await script('create.sh');
-  await appendFile(join(workshop.path, 'library/settings.py'), await block(PAGE, 'settings-end.py'));
-  for (const name of FILES) await extract(PAGE, name, workshop.path);
-  await script('prepare.sh');
-  return { workshop, env };
-}
-
-/** Runs the project's own server and returns its address. */
-async function serve({ workshop, env }, port = null) {
-  port ??= await freePort();
-  workshop.start(['python', 'manage.py', 'runserver', '--noreload', `127.0.0.1:${port}`], env);
-  const url = `http://127.0.0.1:${port}`;
-  await eventually(() => fetch(`${url}/accounts/login/`).then(({ ok }) => ok, () => false), 'Django answers');
-  return url;
-}
-
-/** A person at a browser without scripts: keeps cookies, follows redirects, fills in forms. */
-class Visitor {
-  #url;
-  #cookies = new Map();
-
-  constructor(url) {
-    this.#url = url;
-  }
-
-  async get(path) {
-    return this.#follow(await this.#ask(path, {}));
-  }
-
-  async post(path, fields) {
-    const body = new URLSearchParams({ ...fields, csrfmiddlewaretoken: this.#cookies.get('csrftoken') });
-    return this.#follow(await this.#ask(path, { method: 'POST', body }));
-  }
-
-  async #follow(response) {
-    const target = response.headers.get('location');
-    return target === null ? response : this.get(target);
-  }
-
-  async #ask(path, options) {
-    const cookie = [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ');
-    const response = await fetch(new URL(path, this.#url), { ...options, headers: { Cookie: cookie }, redirect: 'manual' });
-    for (const line of response.headers.getSetCookie()) {
-      const [, name, value] = /^([^=]+)=([^;]*)/.exec(line);
-      this.#cookies.set(name, value);
-    }
-    return response;
-  }
-}
-
-async function signIn(url) {
-  const visitor = new Visitor(url);
-  await visitor.get('/');
-  const home = await visitor.post('/accounts/login/?next=/', PERSON);
-  assert.equal(home.status, 200);
-  const page = await home.text();
-  assert.match(page, /Sign alice out/);
-  return { visitor, page };
-}
-
-/** The stream of a ticket: its text so far, which can be waited for. */
-async function openStream(t, server, ticket) {
-  const leave = new AbortController();
-  t.after(() => leave.abort());
-  const response = await fetch(`${server.url}/v1/stream?ticket=${ticket}`, { signal: leave.signal, headers: { Accept: 'text/event-stream' } });
-  assert.equal(response.status, 200);
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = '';
-  return {
-    async shows(part) {
-      const late = setTimeout(() => leave.abort(new Error(`in time there was no ${part} in: ${text}`)), DEADLINE_MS);
-      while (!text.includes(part)) {
-        const { value, done } = await reader.read();
-        assert.ok(!done, `the stream ended without ${part}: ${text}`);
-        text += value;
-      }
-      clearTimeout(late);
-      return text;
-    },
-  };
-}
+const openTicket = (t, server, ticket) => openStream(t, `${server.url}/v1/stream?ticket=${ticket}`);
 
 const badge = (page) => Number(/<span id="first-badge">(\d+)<\/span>/.exec(page)[1]);
 const ticketOf = (page) => /<tidings-bell [^>]*ticket="([^"]+)"/.exec(page)[1];
@@ -128,7 +30,7 @@ test('the Django project rings the bell of the person who signed in', async (t) 
 
   assert.ok(page.includes(`<script type="module" src="${server.url}/static/tidings-elements.js">`));
   assert.equal(badge(page), 0);
-  const stream = await openStream(t, server, ticketOf(page));
+  const stream = await openTicket(t, server, ticketOf(page));
   await stream.shows('event: hello\n');
 
   const lent = await (await visitor.post('/lend/', { book: '红楼梦' })).text();
@@ -146,7 +48,7 @@ test('the Django project rings the bell of the person who signed in', async (t) 
 
   const again = await visitor.post('/ticket/', {});
   assert.equal(again.status, 201);
-  await (await openStream(t, server, (await again.json()).ticket)).shows('"user":"user-1"');
+  await (await openTicket(t, server, (await again.json()).ticket)).shows('"user":"user-1"');
 });
 
 test('the Django project works without Tidings, and only its bell is quiet', async (t) => {
@@ -179,34 +81,15 @@ test('a token that library/token.py signs marks entries as read', async (t) => {
   assert.equal((await response.json()).counts.unread, 0);
 });
 
-/** Chromium, by what tests/browser has; null where that is not installed. */
-async function chromium() {
-  const { launch } = await import('../browser/browser.js').catch((error) => {
-    if (error.code === 'ERR_MODULE_NOT_FOUND') return {};
-    throw error;
-  });
-  return launch ? launch() : null;
-}
-
 /** The project and Tidings, and a page of a browser in which the person has signed in; null where there is no browser. */
 async function openInBrowser(t, more) {
-  const browser = await chromium();
-  if (!browser) {
-    t.skip('playwright-core is not installed in tests/browser');
-    return null;
-  }
-  t.after(() => browser.close());
+  const browser = await chromium(t);
+  if (!browser) return null;
   const port = await freePort();
   const server = await Server.start(t, { TIDINGS_HTTP_ORIGINS: `http://127.0.0.1:${port}` });
   const proxy = await proxyTo(t, server, { answer: answerWorkingCopies });
   const url = await serve(await create(t, server, { TIDINGS_PUBLIC_URL: proxy.url, ...more(server) }), port);
-  const page = await browser.newPage();
-  await page.goto(url);
-  await page.fill('[name=username]', PERSON.username);
-  await page.fill('[name=password]', PERSON.password);
-  await page.getByRole('button', { name: 'Sign in' }).click();
-  await page.getByText('Sign alice out').waitFor();
-  return { server, url, page };
+  return { server, url, page: await signInBy(browser, url) };
 }
 
 const bell = (page, label) => page.getByRole('button', { name: label });

@@ -1,7 +1,10 @@
-// people.js owns what a test needs of the server besides `Server`: users of its own, publishes to them, and their inboxes.
+// people.js owns what a test needs of the server besides `Server`: users of its own, publishes to them, their inboxes
+// and streams.
 
+import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import { DEADLINE_MS } from './program.js';
 
 const execute = promisify(execFile);
 
@@ -39,4 +42,26 @@ export async function inbox(server, user) {
 export async function connections(server, transport) {
   const text = await (await fetch(server.page('metrics'))).text();
   return Number(new RegExp(`^tidings_connections\\{transport="${transport}"\\} (\\d+)$`, 'm').exec(text)?.[1] ?? 0);
+}
+
+/** A stream at `url`: its text so far, which can be waited for. Ends with the test `t`. */
+export async function openStream(t, url, headers = {}) {
+  const leave = new AbortController();
+  t.after(() => leave.abort());
+  const response = await fetch(url, { signal: leave.signal, headers: { Accept: 'text/event-stream', ...headers } });
+  assert.equal(response.status, 200);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  return {
+    async shows(part) {
+      const late = setTimeout(() => leave.abort(new Error(`in time there was no ${part} in: ${text}`)), DEADLINE_MS);
+      while (!text.includes(part)) {
+        const { value, done } = await reader.read();
+        assert.ok(!done, `the stream ended without ${part}: ${text}`);
+        text += value;
+      }
+      clearTimeout(late);
+      return text;
+    },
+  };
 }

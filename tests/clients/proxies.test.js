@@ -183,6 +183,29 @@ for (const name of Object.keys(SAMPLES)) {
   }
 }
 
+for (const name of ['nginx.conf', 'haproxy.cfg']) {
+  test(`behind ${name} a limit by address is that of the browser's, whatever the browser says it is`, async (t) => {
+    const env = { TIDINGS_HTTP_BASE_PATH: '/tidings', TIDINGS_HTTP_TRUSTED_PROXIES: '127.0.0.1', TIDINGS_LIMITS_STREAMS_PER_ADDRESS: '2' };
+    const server = await Server.start(t, env);
+    const { url } = await startProxy(await Workshop.open(t), name, server, 'tcp', '/tidings');
+    const headers = { Authorization: `Bearer ${server.users[0].token}`, Accept: 'text/event-stream' };
+    const from = (localAddress, forged = {}) => answered(httpGet(`${url}/v1/stream`, { agent: false, localAddress, headers: { ...headers, ...forged } }));
+    const streams = [];
+    t.after(() => streams.forEach(({ leave }) => leave()));
+    for (const [address, forged, says] of [
+      ['127.0.0.2', {}, 'event: hello\n'],
+      ['127.0.0.2', {}, 'event: hello\n'],
+      ['127.0.0.2', {}, '"reason":"overloaded"'],
+      ['127.0.0.2', { 'X-Forwarded-For': '198.51.100.7' }, '"reason":"overloaded"'],
+      ['127.0.0.3', { 'X-Forwarded-For': '127.0.0.2' }, 'event: hello\n'],
+    ]) {
+      const stream = await from(address, forged);
+      streams.push(stream);
+      await stream.body.shows(says);
+    }
+  });
+}
+
 test('an nginx that speaks HTTP/1.0 to the server, and so would buffer, passes the stream on at once', async (t) => {
   const server = await Server.start(t, { TIDINGS_HTTP_BASE_PATH: '/tidings', TIDINGS_STREAMS_HEARTBEAT: `${HEARTBEAT_S}s` });
   const workshop = await Workshop.open(t);

@@ -113,10 +113,22 @@ export async function startProxy(workshop, name, server, upstream, basePath, mor
   const target = { host: new URL(server.url).host, socket: join(server.data, 'tidings.sock') };
   const changes = [...sample.upstream[upstream](target), ...(basePath ? [] : sample.root), ...sample.places(workshop.path, port), ...more];
   await writeFile(join(workshop.path, 'proxy.conf'), edit(await document(`proxies/${sample.file ?? name}`), changes));
-  const proxy = workshop.start(sample.command(workshop.path));
+  await accepting(workshop.start(sample.command(workshop.path)), port, name);
+  return { url: `${sample.tls ? 'https' : 'http'}://127.0.0.1:${port}${basePath}`, ca };
+}
+
+/** Runs an nginx.conf of the project with `changes` besides its places; returns the address of its one server. */
+export async function startNginx(workshop, text, changes) {
+  const port = await freePort();
+  const all = [...nginxPlaces(workshop.path), ['listen 80;', `listen 127.0.0.1:${port};`], ...changes];
+  await writeFile(join(workshop.path, 'proxy.conf'), edit(text, all));
+  await accepting(workshop.start(nginx(workshop.path)), port, 'nginx');
+  return `http://127.0.0.1:${port}`;
+}
+
+async function accepting(proxy, port, name) {
   await Promise.race([
     eventually(() => accepts(port), `${name} accepts connections`),
     proxy.ended().then((status) => { throw new Error(`${name} ended with ${status}: ${proxy.complaints}`); }),
   ]);
-  return { url: `${sample.tls ? 'https' : 'http'}://127.0.0.1:${port}${basePath}`, ca };
 }

@@ -46,12 +46,16 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tower", &["http"]),
     ("tower_http", &["http"]),
     ("matchit", &["http"]),
-    ("tokio_tungstenite", &["http"]),
+    ("tokio_tungstenite", &["http", "cli"]), // `cli` as a client: `doctor --via`
+    ("tokio_rustls", &["cli"]),              // the same, through a proxy with TLS
+    ("rustls_native_certs", &["cli"]),
     ("governor", &["http"]),
     ("lettre", &["deliver"]),
     ("lapin", &["intake"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["cli", "main"]),
+    ("clap_complete", &["cli"]),
+    ("clap_mangen", &["cli"]),
     ("indicatif", &["cli", "main"]),
 ];
 

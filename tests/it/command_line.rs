@@ -157,7 +157,7 @@ fn keys_are_kept_alike_by_a_running_server_and_by_the_log_itself() {
     assert_eq!(unknown.code, 1, "{unknown:?}");
     let server = Setup::serve().on(kept).start();
     let body = json!({ "to": "topic:ops", "title": "t" });
-    server.send(&Ask::post("/v1/notifications").bearer(&online).json(&body)).problem(401, "bad-credential");
+    server.send(&Ask::post("/v1/notifications").bearer(&online).json(&body)).problem(401, "revoked");
 }
 
 type Words<'a> = &'a [&'a str];

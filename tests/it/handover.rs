@@ -152,6 +152,7 @@ impl Subscriber {
             topics: None,
             publishes: false,
             expires: None,
+            issued: None,
         };
         let request = FeedRequest { resume, snapshot: 0, filter: Filter::default() };
         let mut feed = self.broker.open_feed(who, request).unwrap_or_else(|reason| panic!("refused: {reason:?}"));

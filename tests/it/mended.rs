@@ -87,6 +87,7 @@ async fn a_reader_that_stalls_holds_one_page_however_large_the_entries_are() {
             topics: None,
             publishes: false,
             expires: None,
+            issued: None,
         };
         let request = FeedRequest { resume: resume.clone(), snapshot: ENTRIES, filter: Filter::default() };
         let mut feed = broker.open_feed(who, request).expect("has room");

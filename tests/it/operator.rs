@@ -98,7 +98,7 @@ fn a_command_without_a_server_says_nothing_of_it_and_leaves_the_directory_to_the
         said.out.starts_with("Published ") && said.out.contains(" to 1 person at ") && said.err.is_empty(),
         "{said:?}"
     );
-    for socket in ["tidings.sock", "command.sock"] {
+    for socket in ["tidings.sock", "ops.sock"] {
         assert!(!data.join(socket).exists(), "{socket}");
     }
     let debug = [("TIDINGS_LOG", "debug")];

@@ -169,7 +169,7 @@ fn a_client_whose_timer_runs_wild_is_held_back_and_nobody_else() {
 
 #[test]
 fn a_storm_of_polls_that_wait_leaves_the_newest_alone() {
-    let server = Server::start();
+    let server = Setup::serve().env("TIDINGS_LIMITS_STREAMS_PER_USER", "0").start();
     let [mut others] = settle(&server, [("bob", "cursor=now&client=tab")]);
     let mut storm: Vec<Connection> = (0..150).map(|_| park(&server, "alice", "cursor=now&client=tab")).collect();
     // Which one is the newest is for the server to say: requests overtake each other.

@@ -184,7 +184,7 @@ fn a_revoked_key_is_refused_at_once() {
     publish(&server, &key, &body).expect(201);
     let id = key.split('_').nth(1).expect("tk_<id>_<secret>");
     server.operate(Ask::delete(&format!("/v1/keys/{id}"))).expect(204);
-    publish(&server, &key, &body).problem(401, "bad-credential");
+    publish(&server, &key, &body).problem(401, "revoked");
     let listed = server.operate(Ask::get("/v1/keys")).expect(200);
     assert!(!listed.text().contains(&key) && listed.json()["keys"][0]["revoked_at"].is_string(), "{}", listed.text());
 }

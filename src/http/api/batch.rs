@@ -50,6 +50,7 @@ async fn publish_line(app: &App, by: &Identity, line: Bytes) -> Result<Published
         body_hash: hash_body(&line),
         meanwhile: Meanwhile::Wait,
     });
+    app.broker().still_good(by)?;
     app.meters().publish(by)?;
     Ok(app.broker().publish(by, body.draft, idempotency).await?)
 }

@@ -14,6 +14,7 @@ use crate::wire::topic::{FollowsBody, MuteBody, parse_follow};
 pub async fn follow(mut call: Call) -> Result<Response<Body>, Problem> {
     let topic = call.topic()?;
     let last = parse_follow(&call.optional_json_body().await?)?;
+    call.change()?;
     let who = call.user()?;
     let changed = call.broker().follow_own(who, &topic, last).await?;
     Ok(followed(&topic, &who.user, true, changed))
@@ -22,6 +23,7 @@ pub async fn follow(mut call: Call) -> Result<Response<Body>, Problem> {
 /// `DELETE /v1/topics/{topic}/follow`.
 pub async fn unfollow(call: &Call) -> Result<Response<Body>, Problem> {
     let (topic, who) = (call.topic()?, call.user()?);
+    call.change()?;
     let changed = call.broker().unfollow_own(who, &topic).await?;
     Ok(followed(&topic, &who.user, false, changed))
 }
@@ -29,6 +31,7 @@ pub async fn unfollow(call: &Call) -> Result<Response<Body>, Problem> {
 /// `PUT` and `DELETE /v1/topics/{topic}/mute`.
 pub async fn mute(call: &Call, mute: Mute) -> Result<Response<Body>, Problem> {
     let (topic, who) = (call.topic()?, call.user()?);
+    call.change()?;
     let changed = call.broker().mute(who, &topic, mute).await?;
     let (topic, user) = (topic.as_str(), Some(who.user.as_str()));
     Ok(answer::json(StatusCode::OK, &MuteBody { topic, user, muted: mute == Mute::On, changed }))

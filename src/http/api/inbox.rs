@@ -37,7 +37,7 @@ pub async fn entry(call: &Call) -> Result<Response<Body>, Problem> {
 /// `POST /v1/inbox/mark`.
 pub async fn mark(mut call: Call) -> Result<Response<Body>, Problem> {
     let body = call.json_body().await?;
-    call.app.meters().mark(&call.user()?.user)?;
+    call.change()?;
     let marked = call.broker().mark(call.user()?, parse_mark(&body)?).await?;
     Ok(answer::json(StatusCode::OK, &MarkedBody::new(&marked)))
 }

@@ -62,7 +62,7 @@ pub fn status(call: &Call) -> Response<Body> {
 
 /// `POST /v1/upkeep/reload`.
 pub async fn reload(call: &Call) -> Result<Response<Body>, Problem> {
-    let nobody = || problem::NOT_RELOADED.because("this server's settings are not read again while it runs");
+    let nobody = || problem::NOT_RELOADED.because("no server runs there whose settings could be read again");
     let reloads = call.app.process().reloads.as_ref().ok_or_else(nobody)?;
     let (answer, answered) = oneshot::channel();
     reloads.send(answer).await.map_err(|_| nobody())?;

@@ -9,6 +9,7 @@ use crate::wire::manage::{TicketBody, parse_ticket};
 use crate::wire::problem::Problem;
 
 pub async fn mint(mut call: Call) -> Result<Response<Body>, Problem> {
+    call.change()?;
     let body = call.optional_json_body().await?;
     let user = parse_ticket(&body)?;
     let ticket = call.broker().create_ticket(call.identity()?, user).await?;

@@ -105,6 +105,7 @@ pub async fn follow_many(call: Call) -> Result<Response<Body>, Problem> {
     let mut failed: Vec<(u64, Problem)> = Vec::new();
     let mut failures = 0;
     let follow = async |line: bytes::Bytes| -> Result<bool, Problem> {
+        app.broker().still_good(&by)?;
         let FollowLine { user, last } = parse_follow_line(&line)?;
         Ok(app.broker().follow(&by, &topic, &user, last).await?)
     };

@@ -16,9 +16,10 @@ use super::options::Options;
 use crate::broker::{FeedRequest, MAX_POLL_EVENTS, PollRequest};
 use crate::http::body::Body;
 use crate::http::call::Call;
+use crate::http::limits::Sole;
 use crate::http::query::{Query, bad};
 use crate::http::{answer, problem};
-use crate::model::UserId;
+use crate::model::{UserId, UserIdentity};
 use crate::wire::problem::Problem;
 
 /// Seconds to wait where the client names none, and at most.
@@ -81,12 +82,18 @@ pub async fn poll(call: &Call) -> Result<Response<Body>, Problem> {
         problem::TOO_MANY.for_now(format!("polls come more often than {most} times a second in the long run"), 1)
     })?;
     // A plain catch-up is over at once.
-    let seat = if request.wait.is_zero() { None } else { Some(call.seat(&who.user)?) };
+    let seat =
+        if request.wait.is_zero() { None } else { Some(call.seat(&who.user, sole(&who, request.client.as_ref()))?) };
     let live = LiveStream::new("poll", seat, call.app.metrics());
     let polled = call.broker().poll(who, request).await?;
     let body = answer::to_json(&polled);
     live.delivered(&polled.frames, body.len());
     Ok(answer::typed(StatusCode::OK, answer::JSON, body))
+}
+
+/// Whose poll ends when this one begins; one that names itself ends its own by that name, whatever the ticket.
+fn sole(who: &UserIdentity, client: Option<&Arc<str>>) -> Option<Sole> {
+    client.map(|client| Sole::Client(who.user.clone(), client.clone())).or_else(|| Sole::of(who))
 }
 
 fn read(call: &Call) -> Result<PollRequest, Problem> {

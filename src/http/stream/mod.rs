@@ -21,6 +21,7 @@ pub use self::websocket::Session;
 use super::auth::Denied;
 use super::body::Body;
 use super::call::Call;
+use super::limits::Sole;
 use super::query::Query;
 use crate::broker::{AuthError, FeedRequest, retry_ms};
 use crate::wire::event::ByeReason;
@@ -42,7 +43,8 @@ const STREAM: HeaderName = HeaderName::from_static("tidings-stream");
 pub fn open(call: &Call) -> Result<Response<Body>, Problem> {
     let Options { resume, snapshot, filter, framing, heartbeat } = Options::read(call.headers(), &call.query)?;
     let request = FeedRequest { resume, snapshot, filter };
-    let seat = match call.seat(&call.user()?.user) {
+    let who = call.user()?;
+    let seat = match call.seat(&who.user, Sole::of(who)) {
         Ok(seat) => seat,
         Err(limited) if speaks_event_stream(call.headers()) => {
             tracing::debug!(limit = limited.limit, "a stream is refused");

@@ -27,6 +27,7 @@ use crate::broker::{AuthError, Broker, BrokerError, Feed, FeedItem, FeedRequest,
 use crate::http::auth::{Caller, Denied};
 use crate::http::body::Body;
 use crate::http::call::Call;
+use crate::http::limits::Sole;
 use crate::http::network::Address;
 use crate::http::problem;
 use crate::http::query::Query;
@@ -170,7 +171,7 @@ impl Session {
             },
         };
         let Options { resume, snapshot, filter, heartbeat, .. } = options;
-        let Ok(seat) = app.meters().seat(&app.config().limits, &who.user, address) else {
+        let Ok(seat) = app.meters().seat(&app.config().limits, &who.user, Sole::of(&who), address) else {
             count(&app, ByeReason::Overloaded);
             return End::Refused(ByeReason::Overloaded);
         };

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::Value;
 use tidings::broker::{Broker, Feed, FeedItem, FeedRequest, Filter};
-use tidings::model::{Category, Credential, Death, NotificationId, TopicPattern, UserId, UserIdentity};
+use tidings::model::{Category, Credential, Death, NotificationId, Timestamp, TopicPattern, UserId, UserIdentity};
 use tidings::wire::cursor::{self, Resume};
 use tidings::wire::event::EventKind;
 use tidings::wire::frame::Frame;
@@ -36,6 +36,8 @@ pub fn identity(user: &str, token: &Token) -> UserIdentity {
         topics: topics.map(|patterns: Vec<TopicPattern>| Arc::from(patterns)),
         publishes: false,
         expires: None,
+        // Each connection comes with a fresh token, also after an erasure.
+        issued: Some(Timestamp::MAX),
     }
 }
 

@@ -365,6 +365,7 @@ impl Ask {
     pub fn send(&self, place: &Place) -> Answer {
         self.attempt(place).unwrap_or_else(|e| panic!("{} {}: {e}", self.method, self.target))
     }
+
     /// Sends it, and reads no more than the head where a stream begins.
     pub fn glance(&self, place: &Place) -> Answer {
         let mut connection = Connection::open(place).expect("the server accepts");

@@ -1,6 +1,6 @@
 //! The real binary on a directory of its own.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -76,6 +76,17 @@ impl Setup {
         self
     }
 
+    /// Listens on every address of this machine, not on loopback alone.
+    pub fn everywhere(mut self) -> Self {
+        self.listen = "0.0.0.0:0";
+        self
+    }
+
+    /// With a settings file of its own.
+    pub fn config(self, file: &Path) -> Self {
+        self.arg("--config").arg(file.to_str().expect("temporary paths are UTF-8"))
+    }
+
     pub fn inherit(mut self, listener: &TcpListener) -> Self {
         self.inherit = Some(listener.try_clone().expect("a socket can be shared"));
         self
@@ -146,22 +157,17 @@ impl Run {
         let log = Arc::new(Mutex::new(String::new()));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let (sender, line) = channel();
+        let kept = log.clone();
         std::thread::spawn(move || {
             let mut out = BufReader::new(stdout.expect("standard output is piped"));
             let mut line = String::new();
             let _ = out.read_line(&mut line);
             let _ = sender.send(line);
             // Kept open until the end: a server whose reader is gone must not notice.
-            let _ = out.read_to_end(&mut Vec::new());
+            keep(out, &kept);
         });
         let kept = log.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr.expect("standard error is piped")).lines().map_while(Result::ok) {
-                let mut log = kept.lock().expect("nobody panics with the log");
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
+        std::thread::spawn(move || keep(BufReader::new(stderr.expect("standard error is piped")), &kept));
         let line = line.recv_timeout(DEADLINE).unwrap_or_default();
         let Ok(ready) = serde_json::from_str::<Value>(&line) else {
             let _ = child.kill();
@@ -172,6 +178,15 @@ impl Run {
         let address = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()?.parse().ok());
         let socket = || Place::Unix(ready["socket"].as_str().unwrap_or_default().into());
         Ok(Self { place: address.map_or_else(socket, Place::Tcp), child, ready, log })
+    }
+}
+
+/// Keeps what is said, line by line, to its end.
+fn keep(said: impl BufRead, kept: &Mutex<String>) {
+    for line in said.lines().map_while(Result::ok) {
+        let mut kept = kept.lock().expect("nobody panics with the log");
+        kept.push_str(&line);
+        kept.push('\n');
     }
 }
 
@@ -207,6 +222,17 @@ impl Server {
         Place::Unix(self.run.ready["socket"].as_str().expect("the server has a socket").into())
     }
 
+    /// The operator's own socket.
+    pub fn operators(&self) -> Place {
+        Place::Unix(self.data().join("ops.sock"))
+    }
+
+    /// Where those who watch the server ask.
+    pub fn watchers(&self) -> Place {
+        let url = self.run.ready["ops"].as_str().expect("the server has a listener for watchers");
+        Place::Tcp(url.trim_start_matches("http://").parse().expect("IP:PORT"))
+    }
+
     pub fn url(&self) -> &str {
         self.run.ready["url"].as_str().expect("the server listens")
     }
@@ -224,7 +250,7 @@ impl Server {
         self.run.child.id()
     }
 
-    /// What this run has logged so far.
+    /// What this run has logged so far, and whatever it said besides when it was ready.
     pub fn log(&self) -> String {
         self.run.log.lock().expect("nobody panics with the log").clone()
     }
