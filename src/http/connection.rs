@@ -40,6 +40,10 @@ use crate::wire::problem::{Problem, ProblemBody};
 /// How long a connection that has not asked anything yet may still do so when the server drains. Its client was let
 /// in; closing at once would lose the request that is on its way.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long one that has been answered before is kept. A proxy that keeps connections may send the next request just as
+/// we close, and must not send it again by itself if it is a POST; within this time it is answered, with the word that the
+/// connection ends.
+const KEPT_GRACE: Duration = Duration::from_millis(250);
 /// How long, and for how many bytes, a client may go on sending what nobody reads after its last answer. Closing with
 /// unread bytes makes the kernel reset the connection, and the answer is lost with it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -99,12 +103,10 @@ where
     }
 }
 
-/// Resolves when the connection should end: at the drain, or a little later where nothing was asked yet.
+/// Resolves when the connection should end: a little after the drain begins, later where nothing was asked yet.
 async fn drained(lifecycle: &Lifecycle, asked: &AtomicBool) {
     lifecycle.draining().await;
-    if !asked.load(Ordering::Relaxed) {
-        sleep(FIRST_REQUEST_GRACE).await;
-    }
+    sleep(if asked.load(Ordering::Relaxed) { KEPT_GRACE } else { FIRST_REQUEST_GRACE }).await;
 }
 
 /// Runs hyper on a socket until the connection is done or `drain` resolves and what is in flight is answered. Where a
@@ -279,9 +281,9 @@ mod tests {
         lifecycle.drain();
         let started = tokio::time::Instant::now();
         drained(&lifecycle, &AtomicBool::new(true)).await;
-        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert_eq!(started.elapsed(), KEPT_GRACE);
         drained(&lifecycle, &AtomicBool::new(false)).await;
-        assert_eq!(started.elapsed(), FIRST_REQUEST_GRACE);
+        assert_eq!(started.elapsed(), KEPT_GRACE + FIRST_REQUEST_GRACE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use http::header::{
-    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, LOCATION, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, HOST, HeaderName, LOCATION,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::uri::Authority;
@@ -49,6 +49,9 @@ impl App {
         let mut response =
             handled.unwrap_or_else(|problem| problem::answer(&problem, &config.base_path, self.metrics()));
         finish(response.headers_mut());
+        if self.lifecycle().is_draining() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let response = compress::compress(encodings, response).await;
         // The route, never the target: a ticket may stand in the query.
         tracing::debug!(%method, path, status = response.status().as_u16(), duration_ms = started.elapsed().as_millis(), "answered");

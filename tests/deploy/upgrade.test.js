@@ -51,10 +51,13 @@ test('an upgrade that was killed half way leaves the old server serving, and is 
     await machine.ask(`mkfifo /run/status; (${kill}) </run/status & sh -c '${unpack}'`);
     await under.more(100);
   });
-  assert.equal(await installed('Status'), 'install ok unpacked');
+  // dpkg says so a moment before it has written it down; killed in between, it wants the package once more.
+  const left = await installed('Status');
+  assert.match(left, /^install (ok unpacked|reinstreq half-installed)$/);
+  const mend = left.endsWith('unpacked') ? 'dpkg --configure -a' : `dpkg -i ${earlier}`;
   assert.equal(await pid(), before, 'the old server serves on');
   assert.equal(await machine.property('tidings.service', 'ActiveState'), 'active');
-  await underLoad('mending it', { url: URL, key, requests: REQUESTS }, () => machine.do('dpkg --configure -a'));
+  await underLoad('mending it', { url: URL, key, requests: REQUESTS }, () => machine.do(mend));
   assert.equal(await installed('Status'), 'install ok installed');
   assert.notEqual(await pid(), before);
   assert.equal(await unread(URL, key, 'alice'), 1);

@@ -184,6 +184,35 @@ fn the_command_line_takes_access_back_and_gives_it_back() {
 }
 
 #[test]
+fn a_body_that_was_under_way_does_nothing_after_it() {
+    let server = Server::start();
+    let key = server.key(&["admin"]);
+    let alice = made(&server, "alice", -60);
+    let late = [
+        Ask::post("/v1/keys").bearer(&key).json(&json!({ "name": "late", "scopes": ["admin"] })),
+        Ask::post("/v1/tickets").bearer(&alice).json(&json!({ "user": "alice" })),
+        Ask::post("/v1/notifications").bearer(&alice).json(&json!({ "to": "user:bob", "title": "late" })),
+    ];
+    let held = late.map(|ask| {
+        let bytes = ask.header("expect", "100-continue").to_bytes();
+        let (begun, last) = bytes.split_at(bytes.len() - 1);
+        let mut connection = Connection::open(server.place()).expect("it listens");
+        connection.send(begun).expect("the server reads");
+        // It says so when the caller was let in.
+        assert_eq!(connection.head().expect("it answers").status, 100);
+        (connection, last.to_vec())
+    });
+    let id = key.split('_').nth(1).expect("a key has an id");
+    server.operate(Ask::delete(&format!("/v1/keys/{id}"))).expect(204);
+    revoke(&server, "alice");
+    for (mut connection, last) in held {
+        connection.send(&last).expect("the server reads");
+        connection.answer().expect("it answers").problem(401, "revoked");
+    }
+    assert_eq!(server.inbox("bob")["counts"]["unread"], 0);
+}
+
+#[test]
 fn who_was_erased_does_not_come_back_by_an_old_token() {
     let mut server = Server::start();
     let before = made(&server, "alice", -60);

@@ -53,6 +53,19 @@ fn the_listener_for_watchers_has_three_answers_and_no_others() {
     assert!(ready.starts_with("http://127.0.0.1:") && !ready.ends_with(":0"), "{ready}");
 }
 
+#[test]
+fn watchers_ask_the_server_itself_whatever_path_it_has_behind_a_proxy() {
+    let setup = Setup::serve().env("TIDINGS_OPS_LISTEN", "127.0.0.1:0").env("TIDINGS_HTTP_BASE_PATH", "/tidings");
+    let server = setup.start();
+    let watchers = server.watchers();
+    for path in WATCHED {
+        Ask::get(path).send(&watchers).expect(200);
+        Ask::get(&format!("/tidings{path}")).send(&watchers).expect(200);
+    }
+    Ask::new("OPTIONS", "/v1/inbox").send(&watchers).problem(404, "not-found");
+    Ask::new("PATCH", "/tidings/v1/inbox").send(&watchers).problem(404, "not-found");
+}
+
 /// Every metric, with the labels that it has.
 const METRICS: &[(&str, &str)] = &[
     ("tidings_build_info", "version"),
