@@ -184,6 +184,8 @@ test('headers that are changed are named', async (t) => {
   const changes = [
     ['proxy_set_header Host $http_host;', 'proxy_set_header Host tidings.internal; proxy_set_header Authorization "";'],
     ['proxy_set_header X-Forwarded-Proto $scheme;', 'proxy_set_header Last-Event-ID ""; proxy_hide_header Cache-Control;'],
+    // The server hides /metrics from what says that it was passed on.
+    ['proxy_set_header X-Forwarded-For $remote_addr;', ''],
     ['location = /tidings/metrics {\n            return 404;\n        }', ''],
   ];
   const found = await examine(t, { changes });
