@@ -75,7 +75,7 @@ fn play_case(seed: u64) -> Outcome {
     let played = runner.run(&plans(), |plan| play(plan).map_err(TestCaseError::fail));
     played.map_err(|error| {
         let replay = format!(
-            "play it again: TIDINGS_MODEL_SEED={seed} TIDINGS_MODEL_CASES=1 cargo test --profile quick --test it model"
+            "play it again: TIDINGS_MODEL_SEED={seed} TIDINGS_MODEL_CASES=1 cargo test --profile quick --test promises model"
         );
         match error {
             TestError::Fail(reason, plan) => format!("{reason}\n{replay}\n{plan:#?}"),
