@@ -34,6 +34,7 @@ mod publish;
 mod reload;
 mod revocation;
 mod sites;
+#[allow(dead_code, reason = "the harness is shared with `tests/promises`, which uses the rest of it")]
 mod support;
 mod tickets;
 mod topics;

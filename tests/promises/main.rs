@@ -19,5 +19,5 @@ mod idempotency;
 mod kill;
 mod model;
 #[path = "../it/support/mod.rs"]
-#[expect(dead_code, reason = "the harness is shared with `tests/it`, which uses the rest of it")]
+#[allow(dead_code, reason = "the harness is shared with `tests/it`, which uses the rest of it")]
 mod support;
