@@ -45,7 +45,7 @@ pub(super) fn check(o: &mut Overlay) -> Config {
     };
     if config.drain_deadline > config.hard_deadline {
         let told = "server.drain_deadline must not be longer than server.hard_deadline";
-        o.refuse("server.drain_deadline", told);
+        o.refuse(&["server.drain_deadline", "server.hard_deadline"], told);
     }
     config
 }
@@ -78,7 +78,7 @@ fn trusted_header(o: &mut Overlay) -> Option<http::TrustedHeader> {
     let from = o.read("auth.trusted_header_from", PEERS, peers);
     if name.is_some() && from == http::Peers::default() {
         let told = "auth.trusted_header needs auth.trusted_header_from: who sends it, such as [\"127.0.0.1\"]";
-        o.refuse("auth.trusted_header", told);
+        o.refuse(&["auth.trusted_header"], told);
     }
     name.map(|name| http::TrustedHeader { name, from })
 }

@@ -293,6 +293,9 @@ mod tests {
     #[test]
     fn a_drain_fits_into_the_shutdown() {
         assert_eq!(faults(&[("server.drain_deadline", "2m")]).len(), 1);
+        // The default of the other has no place, so the fault is told where somebody gave something.
+        let told = faults(&[("server.hard_deadline", "3s")]);
+        assert_eq!(told, ["--flag: server.drain_deadline must not be longer than server.hard_deadline"]);
     }
 
     #[test]

@@ -149,9 +149,11 @@ impl Overlay {
         parse(&setting.default).expect("the compiled-in defaults pass their own checks; a test reads them")
     }
 
-    /// Notes a fault that lies between settings, at the one to change; the message names it.
-    pub(super) fn refuse(&mut self, key: &str, message: &str) {
-        let origin = self.settings.get(key).map_or(&Origin::Default, Raw::origin);
+    /// Notes a fault that lies between settings, at the first of them that somebody gave: a default has no place that could
+    /// be told. The message names them.
+    pub(super) fn refuse(&mut self, keys: &[&str], message: &str) {
+        let given = keys.iter().find_map(|key| Some((key, &self.settings.get(*key)?.given.as_ref()?.1)));
+        let (key, origin) = given.expect("the defaults go together, so somebody gave one of these; a test reads them");
         self.faults.push(Fault::of(key, origin, message));
     }
 

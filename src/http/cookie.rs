@@ -13,11 +13,11 @@ const NAME: &str = "tidings_session";
 pub const MAX_TOKEN_BYTES: usize = 3_800;
 
 /// The session's token, where the cookie came. Of several the first counts: browsers put the one with the most
-/// specific path there.
+/// specific path there. Those of other applications may hold any bytes, so each is read by itself.
 pub fn session(headers: &HeaderMap) -> Option<&str> {
-    let pairs = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(';'));
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
     pairs
-        .filter_map(|pair| pair.trim().split_once('='))
+        .filter_map(|pair| std::str::from_utf8(pair).ok()?.trim().split_once('='))
         .find(|(name, value)| *name == NAME && !value.is_empty())
         .map(|(_, value)| value)
 }
@@ -71,6 +71,8 @@ mod tests {
         assert_eq!(session(&headers(&[("cookie", "a=b; tidings_session=x.y.z; c=d")])), Some("x.y.z"));
         assert_eq!(session(&headers(&[("cookie", "a=b"), ("cookie", "tidings_session=x")])), Some("x"));
         assert_eq!(session(&headers(&[("cookie", "tidings_session=1; tidings_session=2")])), Some("1"));
+        let foreign = HeaderValue::from_bytes(b"city=\xb1\xb1\xbe\xa9; tidings_session=x").expect("browsers send it");
+        assert_eq!(session(&HeaderMap::from_iter([(COOKIE, foreign)])), Some("x"));
         for none in ["xtidings_session=x", "tidings_session=", "tidings_session", "a=tidings_session=x", ""] {
             assert_eq!(session(&headers(&[("cookie", none)])), None, "{none}");
         }

@@ -15,10 +15,8 @@ impl TopicPattern {
     /// `None` where the text is neither a topic name nor a beginning of one with `*` at its end.
     pub fn new(text: &str) -> Option<Self> {
         let valid = match text.strip_suffix('*') {
-            Some(start) => {
-                start.len() < TopicName::MAX_BYTES
-                    && (start.is_empty() || TopicName::new(start.trim_end_matches('/')).is_ok())
-            }
+            // With something behind, the beginning of a name is one; where it is not, the pattern would match nothing.
+            Some(start) => TopicName::new(&format!("{start}x")).is_ok(),
             None => TopicName::new(text).is_ok(),
         };
         valid.then(|| Self { text: text.into() })
@@ -201,7 +199,7 @@ mod tests {
         assert!(!orders.matches(&topic("orders")));
         assert!(TopicPattern::new("*").expect("a pattern").matches(&topic("x")));
         assert!(!TopicPattern::new("ops").expect("a pattern").matches(&topic("ops2")));
-        for bad in ["", "a*b", "**", "a b*"] {
+        for bad in ["", "a*b", "**", "a b*", "/*", "a//*"] {
             assert!(TopicPattern::new(bad).is_none(), "{bad}");
         }
     }

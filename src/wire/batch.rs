@@ -2,7 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// Bytes of one line at most, the same as of a whole JSON body.
+/// Bytes of one line at most, the same as of a whole JSON body: all that stands before its break, white space included, so
+/// that the rule is the same however the body was cut on its way.
 pub const MAX_LINE_BYTES: usize = 256 * 1024;
 
 /// A line longer than [`MAX_LINE_BYTES`]; nothing after it can be trusted to begin where a line begins.
@@ -34,9 +35,13 @@ impl Lines {
                 self.searched = self.buffer.len();
                 return if self.searched > MAX_LINE_BYTES { Err(LineTooLong) } else { Ok(None) };
             };
-            let line = self.buffer.split_to(self.searched + found + 1).freeze();
+            let length = self.searched + found;
+            if length > MAX_LINE_BYTES {
+                return Err(LineTooLong);
+            }
+            let line = self.buffer.split_to(length + 1).freeze();
             self.searched = 0;
-            if let Some(line) = content(&line)? {
+            if let Some(line) = content(&line) {
                 return Ok(Some(line));
             }
         }
@@ -47,16 +52,14 @@ impl Lines {
     /// # Errors
     /// [`LineTooLong`].
     pub fn finish(self) -> Result<Option<Bytes>, LineTooLong> {
-        content(&self.buffer.freeze())
+        if self.buffer.len() > MAX_LINE_BYTES { Err(LineTooLong) } else { Ok(content(&self.buffer.freeze())) }
     }
 }
 
-fn content(line: &Bytes) -> Result<Option<Bytes>, LineTooLong> {
+/// What stands in a line; `None` where it is blank.
+fn content(line: &Bytes) -> Option<Bytes> {
     let trimmed = line.trim_ascii();
-    if trimmed.len() > MAX_LINE_BYTES {
-        return Err(LineTooLong);
-    }
-    Ok((!trimmed.is_empty()).then(|| line.slice_ref(trimmed)))
+    (!trimmed.is_empty()).then(|| line.slice_ref(trimmed))
 }
 
 #[cfg(test)]

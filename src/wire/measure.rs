@@ -12,6 +12,8 @@ pub const DURATION_RULE: &str = "must be a duration such as \"90s\", \"10m\", \"
 pub const MOMENT_RULE: &str = "must be a time in RFC 3339, such as 2026-05-01T09:00:00+02:00";
 
 const NANOS_A_MILLI: i128 = 1_000_000;
+/// The first moment that RFC 3339 can write, 0000-01-01T00:00:00Z, in milliseconds since the Unix epoch.
+const FIRST_MILLI: i64 = -62_167_219_200_000;
 
 /// Reads `90s`, `10m`, `2h`, `7d`, or a number of seconds. `None` where it is none of these.
 pub fn duration(text: &str) -> Option<Duration> {
@@ -31,14 +33,15 @@ pub fn measured(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// Reads a moment in RFC 3339. What is finer than a millisecond is rounded up, so that nothing happens early. `None`
-/// where it is none.
+/// where it is none, and where it could not be written again: an offset can lead out of the years that have four digits.
 pub fn moment(text: &str) -> Option<Timestamp> {
     if !has_shape_of_rfc3339(text) {
         return None;
     }
     let nanos = text.parse::<jiff::Timestamp>().ok()?.as_nanosecond();
     let millis = nanos.div_euclid(NANOS_A_MILLI) + i128::from(nanos.rem_euclid(NANOS_A_MILLI) > 0);
-    i64::try_from(millis).ok().map(Timestamp::from_millis)
+    let can_be_written = |millis: &i64| *millis >= FIRST_MILLI && jiff::Timestamp::from_millisecond(*millis).is_ok();
+    i64::try_from(millis).ok().filter(can_be_written).map(Timestamp::from_millis)
 }
 
 /// Whether it is `2026-05-01T09:00:00`, a fraction of a second if any, and `Z` or an offset of hours and minutes. The
@@ -117,6 +120,9 @@ mod tests {
             "2026-05-01T09:00:00+25:00",
             "2026-05-01T09:00:00+02:60",
             "+002026-05-01T09:00:00Z",
+            "0000-01-01T00:00:00+00:01",
+            "9999-12-30T22:00:00.9Z",
+            "9999-12-30T22:00:00.9999Z",
             "２026-05-01T09:00:00Z",
         ] {
             assert_eq!(moment(bad), None, "{bad}");

@@ -121,7 +121,10 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// What headers and query say besides the body, by the names of the query; a header wins over a parameter.
-fn plain_fields(headers: &HeaderMap, query: &Query) -> Result<Vec<(&'static str, String)>, Problem> {
+///
+/// # Errors
+/// 422 where a value is no text.
+pub fn plain_fields(headers: &HeaderMap, query: &Query) -> Result<Vec<(&'static str, String)>, Problem> {
     let mut fields = Vec::with_capacity(PLAIN_FIELDS.len());
     for (name, header) in PLAIN_FIELDS {
         if let Some(text) = from_header(headers, name, header)? {
