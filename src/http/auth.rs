@@ -195,7 +195,7 @@ fn is_forwarded(headers: &HeaderMap) -> bool {
 
 /// The credential that counts.
 #[derive(Debug, PartialEq, Eq)]
-enum Presented<'a> {
+pub enum Presented<'a> {
     Bearer(&'a str),
     Basic(String),
     Cookie(&'a str),
@@ -255,7 +255,7 @@ fn vouched(headers: &HeaderMap, name: &HeaderName) -> Option<Result<UserId, Auth
 }
 
 /// Reads the one `Authorization` header; two of them are none, since nobody can say which was meant.
-fn authorization(headers: &HeaderMap) -> Option<Presented<'_>> {
+pub fn authorization(headers: &HeaderMap) -> Option<Presented<'_>> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;

@@ -23,6 +23,8 @@ mod compress;
 mod connection;
 mod cookie;
 mod cors;
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod lines;
 mod network;
