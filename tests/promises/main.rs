@@ -14,10 +14,12 @@
 )]
 
 mod cursors;
+mod fuzz;
 mod handover;
 mod idempotency;
 mod kill;
 mod model;
+mod page;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, reason = "the harness is shared with `tests/it`, which uses the rest of it")]
 mod support;

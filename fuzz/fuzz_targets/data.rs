@@ -1,0 +1,4 @@
+//! Tries `properties/data.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::data(data));

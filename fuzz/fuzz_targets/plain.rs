@@ -1,0 +1,4 @@
+//! Tries `properties/plain.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::plain(data));
