@@ -37,7 +37,7 @@ const ELSEWHERE = {
   'install.md': {
     './systemd/package': 'tests/deploy',
   },
-  'operating.md': {
+  'operations.md': {
     'journalctl -u tidings -n 20': 'tests/deploy, where there is a journal',
   },
   'performance.md': Object.fromEntries([
@@ -82,7 +82,7 @@ const SETTINGS = [/^\[[\w.]+\]$/, /^[a-z_]+ = /, /^[A-Z][a-z]\w*=\S+$/, /^\{/];
 const SERVER = 'serve tidings serve --data ./state --listen 127.0.0.1:$PORT';
 const KEY = 'key() { tidings key create --data ./state --name test --scope publish --scope tickets --scope users 2>>log; }';
 const PREPARED = {
-  'operating.md': `${SERVER}
+  'operations.md': `${SERVER}
     printf '[limits]\\nstreams_per_user = 16\\n' > tidings.toml
     tidings topic put news --data ./state
     printf '{"user":"alice"}\\n{"user":"bob","last":1}\\n' > users.ndjson

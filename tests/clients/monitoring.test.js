@@ -254,7 +254,7 @@ test('what the alerts point to is there', async () => {
     const headings = [...(await document(page)).matchAll(/^##+ (.+)$/gm)].map(([, heading]) => heading);
     return new Set(headings.map((heading) => heading.toLowerCase().replace(/[^\w\s-]/g, '').replaceAll(' ', '-')));
   };
-  const pages = { 'operating.md': await anchors('operating.md'), 'monitoring.md': await anchors('monitoring.md') };
+  const pages = { 'operations.md': await anchors('operations.md'), 'monitoring.md': await anchors('monitoring.md') };
   const runbooks = [...text.matchAll(/runbook: docs\/([\w.]+)#([\w-]+)/g)];
   assert.equal(runbooks.length, [...text.matchAll(/- alert: /g)].length, 'each alert has one');
   for (const [, page, anchor] of runbooks) assert.ok(pages[page].has(anchor), `docs/${page} has ${anchor}`);
