@@ -3,153 +3,36 @@
 //! There is no timer: a group is whatever arrived while the previous one was being written, so one publish alone is
 //! committed at once and a thousand share an fsync.
 //!
-//! **Invariant**: an operation checks everything before it writes, so a refused one leaves nothing in the group.
+//! [`operation`] says what a change is, [`group`] what a transaction around many of them does.
+//!
 //! **Invariant**: nobody is answered, and nothing enters the commit feed, before the commit is durable.
 //! **Invariant**: after a failed commit or fsync nothing more is written; the process ends and starts anew.
 
-use std::collections::HashMap;
+mod group;
+mod operation;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use deadpool_sync::SyncWrapper;
-use rusqlite::{CachedStatement, Connection, ErrorCode, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::commit::{Change, Commit};
-use super::log::{HeadFile, UPDATE_HEAD};
-use super::{Refusal, StoreError};
+pub(super) use group::State;
+use group::{Outcome, Part, commit_group, compact};
+use operation::{Group, Job, Waiting};
+pub use operation::{OpError, Operation};
+pub(super) use operation::Tx;
+
+use super::StoreError;
+use super::commit::Commit;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::model::{Category, Epoch, Seq};
+use crate::model::Seq;
 
 /// Operations that share one transaction at most.
 const MAX_GROUP: usize = 1_024;
-
-/// One change to the database. May be applied more than once, each time in a fresh transaction.
-pub trait Operation: Send + 'static {
-    type Output: Send + 'static;
-
-    /// Checks, then writes.
-    ///
-    /// # Errors
-    /// [`OpError::Refused`] before anything is written, [`OpError::Sql`] at any time.
-    #[doc(hidden)]
-    fn apply(&self, tx: &mut Tx<'_>) -> Result<Self::Output, OpError>;
-}
-
-/// Why an operation did not happen.
-#[derive(Debug)]
-pub enum OpError {
-    Refused(Refusal),
-    Sql(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for OpError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<Refusal> for OpError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-/// The open transaction of a group, as operations see it.
-pub struct Tx<'a> {
-    connection: &'a Connection,
-    epoch: &'a Epoch,
-    head: Seq,
-    changes: Vec<Change>,
-    categories: &'a mut HashMap<Category, i64>,
-}
-
-impl Tx<'_> {
-    /// A prepared statement, kept for the next use.
-    pub(super) fn sql(&self, sql: &str) -> Result<CachedStatement<'_>, rusqlite::Error> {
-        self.connection.prepare_cached(sql)
-    }
-
-    pub(super) fn connection(&self) -> &Connection {
-        self.connection
-    }
-
-    pub(super) fn epoch(&self) -> &Epoch {
-        self.epoch
-    }
-
-    /// The newest position given out.
-    pub(super) fn head(&self) -> Seq {
-        self.head
-    }
-
-    /// Gives out the next position.
-    pub(super) fn next_seq(&mut self) -> Seq {
-        self.head = self.head.next();
-        self.head
-    }
-
-    /// Tells the commit feed.
-    pub(super) fn change(&mut self, change: Change) {
-        self.changes.push(change);
-    }
-
-    pub(super) fn categories(&mut self) -> &mut HashMap<Category, i64> {
-        self.categories
-    }
-}
-
-/// What the writer keeps between groups.
-pub(super) struct State {
-    pub(super) epoch: Epoch,
-    head: Seq,
-    head_file: HeadFile,
-    categories: HashMap<Category, i64>,
-}
-
-impl State {
-    pub(super) fn new(epoch: Epoch, head: Seq, head_file: HeadFile) -> Self {
-        Self { epoch, head, head_file, categories: HashMap::new() }
-    }
-}
-
-/// An operation on its way, with the way back.
-trait Job: Send {
-    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
-    fn settle(self: Box<Self>, outcome: Result<(), StoreError>);
-}
-
-struct Waiting<O: Operation> {
-    operation: O,
-    result: Option<Result<O::Output, Refusal>>,
-    reply: oneshot::Sender<Result<O::Output, StoreError>>,
-}
-
-impl<O: Operation> Job for Waiting<O> {
-    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error> {
-        self.result = Some(match self.operation.apply(tx) {
-            Ok(output) => Ok(output),
-            Err(OpError::Refused(refusal)) => Err(refusal),
-            Err(OpError::Sql(error)) => return Err(error),
-        });
-        Ok(())
-    }
-
-    fn settle(self: Box<Self>, outcome: Result<(), StoreError>) {
-        let Self { result, reply, .. } = *self;
-        let answer = outcome.and_then(|()| match result {
-            Some(Ok(output)) => Ok(output),
-            Some(Err(refusal)) => Err(StoreError::Refused(refusal)),
-            None => Err(StoreError::Stopped),
-        });
-        // Whoever asked may have gone; what is committed stays committed.
-        let _ = reply.send(answer);
-    }
-}
-
-type Group = Vec<Box<dyn Job>>;
 
 /// What waits for the writer.
 enum Waiter {
@@ -172,7 +55,7 @@ pub(super) struct Handle {
 impl Handle {
     pub(super) async fn submit<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Waiting { operation, result: None, reply });
+        let job = Box::new(Waiting::new(operation, reply));
         // Unconstrained: with tokio's budget spent, a send gives way before it stands in the queue, and what was handed
         // in later would be committed earlier.
         tokio::task::unconstrained(self.queue.send(Waiter::Job(job))).await.map_err(|_| StoreError::Stopped)?;
@@ -354,119 +237,4 @@ impl Writer {
         );
         let _ = self.failure.send(Some(reason.to_owned()));
     }
-}
-
-/// What became of a group.
-struct Outcome {
-    parts: Vec<Part>,
-    fatal: Option<String>,
-}
-
-/// Operations that shared one transaction.
-struct Part {
-    jobs: Group,
-    result: Result<(), StoreError>,
-    commit: Option<(Commit, std::time::Duration)>,
-}
-
-/// Rewrites the file without what was deleted, then empties the log of writes, which holds copies too.
-fn compact(connection: &Connection) -> Result<(u64, u64), StoreError> {
-    let size = || -> Result<u64, rusqlite::Error> {
-        let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
-        Ok(pragma("page_count")? * pragma("page_size")?)
-    };
-    let before = size()?;
-    connection.execute_batch("VACUUM")?;
-    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy {
-        // The old pages are still in the file, and in the log of writes, for whoever reads them.
-        return Err(StoreError::Refused(Refusal::BeingRead));
-    }
-    Ok((before, size()?))
-}
-
-fn commit_group(connection: &mut Connection, state: &mut State, mut group: Group) -> Outcome {
-    match try_commit(connection, state, &mut group) {
-        Ok(commit) => Outcome { parts: vec![Part { jobs: group, result: Ok(()), commit: Some(commit) }], fatal: None },
-        // One operation that SQLite refuses must not cost the others theirs: each gets a transaction of its own.
-        Err(error) if group.len() > 1 && is_of_one_operation(&error) => {
-            let mut parts = Vec::with_capacity(group.len());
-            let mut fatal = None;
-            for job in group {
-                if let Some(reason) = &fatal {
-                    parts.push(Part {
-                        jobs: vec![job],
-                        result: Err(StoreError::Failed(String::clone(reason))),
-                        commit: None,
-                    });
-                    continue;
-                }
-                let outcome = commit_group(connection, state, vec![job]);
-                parts.extend(outcome.parts);
-                fatal = outcome.fatal;
-            }
-            Outcome { parts, fatal }
-        }
-        Err(error) => {
-            let fatal = is_fatal(&error).then(|| error.to_string());
-            if !is_full(&error) {
-                tracing::error!(%error, operations = group.len(), "a commit failed; nothing of it is stored");
-            }
-            Outcome { parts: vec![Part { jobs: group, result: Err(error.into()), commit: None }], fatal }
-        }
-    }
-}
-
-fn try_commit(
-    connection: &mut Connection,
-    state: &mut State,
-    group: &mut Group,
-) -> Result<(Commit, std::time::Duration), rusqlite::Error> {
-    let started = Instant::now();
-    let State { epoch, head, head_file, categories } = state;
-    let result = (|| {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut tx = Tx { connection: &transaction, epoch, head: *head, changes: Vec::new(), categories };
-        for job in group.iter_mut() {
-            job.apply(&mut tx)?;
-        }
-        let Tx { head: reached, changes, .. } = tx;
-        if reached != *head {
-            transaction.prepare_cached(UPDATE_HEAD)?.execute([i64::try_from(reached.0).unwrap_or(i64::MAX)])?;
-        }
-        transaction.commit()?;
-        Ok((reached, changes))
-    })();
-    match result {
-        Ok((reached, changes)) => {
-            *head = reached;
-            if let Err(error) = head_file.write(epoch, reached) {
-                tracing::warn!(%error, "the file beside the database could not be written");
-            }
-            let at = Instant::now();
-            Ok((Commit { head: reached, at, changes }, at - started))
-        }
-        Err(error) => {
-            // It may name categories that were rolled back.
-            categories.clear();
-            Err(error)
-        }
-    }
-}
-
-fn is_full(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull))
-}
-
-/// Whether trying the others alone may help.
-fn is_of_one_operation(error: &rusqlite::Error) -> bool {
-    !is_fatal(error) && !matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy))
-}
-
-/// After a failed write or fsync the file's state is unknown to this process; an fsync is never tried twice.
-fn is_fatal(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
 }
