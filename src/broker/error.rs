@@ -45,6 +45,9 @@ pub enum BrokerError {
     BeingRead,
     #[error("the disk is full; reading goes on")]
     StorageFull,
+    /// Nothing was stored.
+    #[error("the storage is busy")]
+    StorageBusy,
     /// The private cause, for the log only.
     #[error("the storage failed")]
     Storage(String),
@@ -75,7 +78,10 @@ impl From<StoreError> for BrokerError {
             },
             StoreError::Full => Self::StorageFull,
             StoreError::Stopped => Self::Storage("the store has stopped".to_owned()),
-            StoreError::Failed(cause) => Self::Storage(cause),
+            StoreError::Busy => Self::StorageBusy,
+            StoreError::Failed(cause) | StoreError::Unreadable(cause) | StoreError::Damaged(cause) => {
+                Self::Storage(cause)
+            }
         }
     }
 }

@@ -48,14 +48,16 @@ pub use publish::{Idempotency, Meanwhile, hash_body};
 pub use token::{JwtConfig, KeyFile, TokenClaims, VerifyingKey, mint_token};
 
 pub use crate::hub::Filter;
-pub use crate::store::{InboxState, Muting as Mute, OpenError, Retention, Unknown};
+pub use crate::store::{
+    BALLAST_BYTES, Ballast, Failure, InboxState, Laid, Muting as Mute, OpenError, Retention, Unknown,
+};
 
 use crate::clock::Clock;
 use crate::hub::{self, Hub};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::model::{Cursor, Epoch, Timestamp, UserId, UserKey};
-use crate::store::{self, Appear, Policy, Store};
+use crate::store::{self, Appear, Policy, Store, StoreError};
 use crate::wire::event::ByeReason;
 
 /// Settings of the rules.
@@ -173,9 +175,8 @@ impl Broker {
         let (store, feed) = Store::open(data, clock.now(), &config.store, metrics.clone(), lifecycle).await?;
         let hub = Hub::new(config.hub);
         let tallies = Arc::new(Mutex::new(tally::Tallies::default()));
-        let keys = keys::Keyring::load(&store).await.map_err(|e| OpenError::Damaged(e.to_string()))?;
-        let revocations =
-            revocations::Revocations::load(&store).await.map_err(|e| OpenError::Damaged(e.to_string()))?;
+        let keys = keys::Keyring::load(&store).await?;
+        let revocations = revocations::Revocations::load(&store).await?;
         let reread = Arc::new(Notify::new());
         let (turns, turned) = watch::channel(0);
         let (epoch, woken) = (store.epoch().clone(), reread.clone());
@@ -199,8 +200,7 @@ impl Broker {
         };
         let this = Self { inner: Arc::new(inner) };
         // What fell due while nothing ran is done before the first stream begins.
-        this.settle_due().await.map_err(|e| OpenError::Damaged(e.to_string()))?;
-        this.finish_erasures().await.map_err(|e| OpenError::Damaged(e.to_string()))?;
+        this.catch_up().await?;
         lifecycle.spawn_core(schedule::run(Arc::downgrade(&this.inner), lifecycle.clone()));
         lifecycle.spawn_core(tally::reread(Arc::downgrade(&this.inner), reread, lifecycle.clone()));
         lifecycle.spawn_core(janitor::run(Arc::downgrade(&this.inner), lifecycle.clone()));
@@ -268,9 +268,20 @@ impl Broker {
         }
     }
 
+    /// Does what fell due while nothing ran. On a full disk that waits for room, and reading begins.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        for done in [self.settle_due().await.map(drop), self.finish_erasures().await] {
+            match done {
+                Ok(()) | Err(StoreError::Full) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Resolves with the reason when the database can't be written any more. The process must end then, so that it
     /// starts again from what is durable.
-    pub async fn failed(&self) -> String {
+    pub async fn failed(&self) -> Failure {
         self.inner.store.failed().await
     }
 

@@ -30,6 +30,8 @@ pub(super) async fn run(broker: Weak<Inner>, lifecycle: Lifecycle) {
         let this = Broker { inner };
         let pause = match this.settle_due().await {
             Ok(next) => next.map(|at| at.since(this.inner.clock.now()).min(LOOK)),
+            // Readiness tells of it.
+            Err(StoreError::Full) => Some(PAUSE),
             Err(error) => {
                 tracing::warn!(%error, "what is due could not be done; it is tried again");
                 Some(PAUSE)

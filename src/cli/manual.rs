@@ -15,7 +15,7 @@ use clap_complete::aot;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use super::{Cli, say};
+use super::{Cli, exit, say};
 use crate::config::DEFAULTS;
 
 const EXAMPLES_COMPLETIONS: &str = "\
@@ -33,10 +33,6 @@ Examples:
 
 One page a command, and tidings.toml.5 for the settings. Pages of the same names are
 overwritten. The Debian package brings them.";
-
-/// What every page says of how a command ends.
-const EXITS: [(&str, &str); 3] =
-    [("0", "Done."), ("1", "It failed; standard error says why and what to do."), ("64", "Wrong usage or settings.")];
 
 /// What every page says of files.
 const FILES: [(&str, &str); 3] = [
@@ -129,7 +125,7 @@ fn command_page(command: &Command) -> io::Result<Vec<u8>> {
     }
     let mut rest = Roff::new();
     add_after_help(command, &mut rest);
-    add_list("EXIT STATUS", &EXITS, &mut rest);
+    add_list("EXIT STATUS", &exit::MEANINGS, &mut rest);
     add_list("FILES", &FILES, &mut rest);
     rest.control("SH", ["SEE ALSO"]);
     let parent = name.rsplit_once('-').map(|(parent, _)| format!("{parent}(1), "));

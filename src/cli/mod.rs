@@ -1,7 +1,6 @@
 //! The command line: one enum of commands, each in a file of its own.
 //!
-//! Data passes from flags to a command's `run`, and back as an exit code: 0 done, 1 it failed, 64 it was asked wrongly
-//! (flags, settings). **Invariant**: standard output carries only what was asked for, in one form; whatever is said
+//! Data passes from flags to a command's `run`, and back as an exit code ([`exit`]). **Invariant**: standard output carries only what was asked for, in one form; whatever is said
 //! besides goes to standard error. Every failure says what to do next.
 //!
 //! Rank 6: imports everything; nothing imports it. `anyhow` and `clap` live here and nowhere else.
@@ -12,6 +11,7 @@ mod batch;
 mod client;
 mod config;
 mod demo;
+mod exit;
 mod followers;
 mod key;
 mod local;
@@ -42,11 +42,6 @@ use clap::{Parser, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::task::LocalSet;
 
-use crate::config::ConfigError;
-
-/// The command was asked wrongly: usage or settings (`EX_USAGE`).
-const EXIT_USAGE: u8 = 64;
-
 const EXAMPLES: &str = "\
 Examples:
   tidings demo                                       try it, on this machine only
@@ -61,7 +56,9 @@ Examples:
 A command with --data asks the server that runs there; where none does, it opens the log itself.
 
 Settings: --config FILE, FILE.d/*.toml, TIDINGS_<SECTION>_<KEY> in the environment, flags; later ones win.
-Exit codes: 0 done, 1 failed, 64 wrong usage or settings.";
+Exit codes: 0 done, 1 failed, 64 wrong usage or settings; from whoever opens the log also
+65 damaged or another program's, 73 can't be made there, 74 the disk failed, 75 in use or
+the disk is full, 77 not this user's or read-only.";
 
 /// A notification server for one machine: one binary, one SQLite file, one cursor for every client.
 #[derive(Debug, Parser)]
@@ -115,7 +112,7 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// Something was asked wrongly; told with [`EXIT_USAGE`].
+/// Something was asked wrongly; told with [`exit::USAGE`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);
@@ -140,7 +137,7 @@ pub fn main() -> ExitCode {
         Err(told) => {
             // `--help` and `--version` come here too, and are no errors. Nobody is left to tell of a closed pipe.
             let _ = told.print();
-            return if told.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            return if told.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
         }
     };
     // What we make is nobody else's to read, the database included.
@@ -151,7 +148,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", told(&error));
-            ExitCode::from(exit_code(&error))
+            ExitCode::from(exit::code(&error))
         }
     }
 }
@@ -198,10 +195,6 @@ fn told(error: &anyhow::Error) -> String {
         }
     }
     text
-}
-
-fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() || error.is::<ConfigError>() { EXIT_USAGE } else { 1 }
 }
 
 /// Runs a command on this thread. One more is for the server that it may have to be, which must go on while the command
@@ -251,14 +244,5 @@ mod tests {
         let error = anyhow::Error::from(StateError::Io { doing: "read", path: "t.key".into(), source });
         assert_eq!(told(&error), "cannot read t.key: no such thing");
         assert_eq!(told(&anyhow::Error::from(std::fmt::Error).context("x")), format!("x: {}", std::fmt::Error));
-    }
-
-    #[test]
-    fn usage_and_settings_end_with_64_and_the_rest_with_1() {
-        assert_eq!(exit_code(&Usage("x".into()).into()), 64);
-        assert_eq!(exit_code(&ConfigError(vec!["x".to_owned().into()]).into()), 64);
-        assert_eq!(exit_code(&anyhow::Error::from(Usage("x".into())).context("y")), 64);
-        assert_eq!(exit_code(&io::Error::other("x").into()), 1);
-        assert_eq!(exit_code(&Err::<(), _>(std::fmt::Error).context("x").expect_err("an error")), 1);
     }
 }

@@ -30,7 +30,9 @@ Examples:
 
 With --json one line on standard output says that the server is ready:
 {\"url\",\"socket\",\"data\"}, from the demo with \"key\" and \"users\" as well.
-SIGTERM and Ctrl-C drain; a second Ctrl-C ends at once.";
+SIGTERM and Ctrl-C drain; a second Ctrl-C ends at once.
+Exit codes: 64 settings, 65 the database can't be used, 73 the directory can't be made,
+74 the disk failed, 75 in use or no room, 77 not ours or read-only; 1 anything else.";
 
 /// Flags of `serve` and `demo`.
 #[derive(Debug, ClapArgs)]
@@ -91,7 +93,7 @@ pub(super) fn run(args: &Args, kind: Kind) -> anyhow::Result<()> {
     runtime.shutdown_background();
     match ended? {
         Ended::Drained => Ok(()),
-        Ended::Failed(reason) => anyhow::bail!("the log can't be written any more: {reason}"),
+        Ended::Failed(failure) => Err(anyhow::Error::from(failure).context("the log can't be written any more")),
         Ended::TimedOut => anyhow::bail!("the server did not stop in time; what it had acknowledged is on disk"),
     }
 }

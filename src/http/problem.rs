@@ -201,6 +201,9 @@ impl From<BrokerError> for Problem {
                 "the file was rewritten, but what was deleted is still in it for a program that reads it, such as a backup",
             ),
             BrokerError::StorageFull => STORAGE_FULL.for_now("the disk that holds the log is full", 30),
+            BrokerError::StorageBusy => {
+                STORAGE.for_now("another program holds the log, or memory or files are short; nothing was stored", 1)
+            }
             BrokerError::Storage(cause) => {
                 tracing::error!(cause, "the store failed a request");
                 STORAGE.for_now("the store could not do it; the server has logged why", 2)

@@ -31,7 +31,7 @@ use accept::Gate;
 use listen::{Listener, Role};
 use state::{StateDir, StateError};
 
-use crate::broker::{self, Broker, KeyFile, OpenError, OperatorSecret};
+use crate::broker::{self, Broker, Failure, KeyFile, OpenError, OperatorSecret};
 use crate::clock::Clock;
 use crate::http::{self, App, Process};
 use crate::lifecycle::Lifecycle;
@@ -92,7 +92,7 @@ pub enum Ended {
     /// Everything said goodbye in time.
     Drained,
     /// The log can't be written any more, for this reason; what was acknowledged is in it. A new start reads it again.
-    Failed(String),
+    Failed(Failure),
     /// The hard deadline passed while the core still worked. What was acknowledged is on disk all the same.
     TimedOut,
 }
@@ -178,7 +178,7 @@ impl Server {
         };
         if let Some(reason) = &failure {
             tracing::error!(
-                reason,
+                %reason,
                 "The log can't be written any more; leaving, so that a new start reads what is durable"
             );
         }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `tidings.lock` | held while a process uses the directory | once |
 //! | `tidings.db`, `tidings.head` | the log (the store's) | once |
+//! | `tidings.ballast` | room that is kept for a full disk (the store's) | at each start, and when there is room |
 //! | `token.key` | the secret of users' tokens | at the first need |
 //! | `operator.key` | the credential of the command line on this machine | at each start |
 //! | `tidings.sock` | the unix socket for a proxy | at each start |
@@ -23,7 +24,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::{KeyFile, VerifyingKey};
+use crate::broker::{Ballast, KeyFile, Laid, VerifyingKey};
 
 const LOCK: &str = "tidings.lock";
 const TOKEN_KEY: &str = "token.key";
@@ -134,6 +135,7 @@ impl StateDir {
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let path = prepare(path)?;
         let lock = hold(&path)?;
+        make_room(&path);
         Ok(Self { path, _lock: lock })
     }
 
@@ -374,8 +376,10 @@ fn hold(directory: &Path) -> Result<File, StateError> {
     match lock.try_lock() {
         Ok(()) => {
             // Who holds it, for the message above and for people; the lock itself is the kernel's.
-            lock.set_len(0).doing("write", &path)?;
-            writeln!(lock, "{}", std::process::id()).doing("write", &path)?;
+            let told = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+            if let Err(error) = told {
+                tracing::warn!(%error, "who holds the directory could not be written down");
+            }
             Ok(lock)
         }
         Err(TryLockError::WouldBlock) => {
@@ -384,6 +388,19 @@ fn hold(directory: &Path) -> Result<File, StateError> {
             Err(StateError::Held { path: directory.to_owned(), holder: holder.filter(|pid| !pid.is_empty()) })
         }
         Err(TryLockError::Error(source)) => Err(source).doing("lock", &path),
+    }
+}
+
+/// Throws the ballast off where the disk is full: without the files of this run there is no server that could say so.
+fn make_room(directory: &Path) {
+    // Only in a directory that has been used: what is laid into a new one is the store's to decide.
+    if !directory.join(DATABASE).exists() {
+        return;
+    }
+    match Ballast::of(directory).lay() {
+        Ok(Laid::Yes) => {}
+        Ok(Laid::NoRoom) => tracing::warn!("The disk is full; the ballast was thrown off so that reading can begin"),
+        Err(error) => tracing::debug!(%error, "No ballast can be kept here"),
     }
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use super::commit::{Change, Reach, Standing};
 use super::notifications::{self, Located};
 use super::states::States;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use super::{Refusal, schedule};
 use crate::model::{
     Became, Category, Death, MarkTarget, NotificationId, Seq, StateChange, Tally, Timestamp, TopicKey, UserKey,
@@ -270,6 +270,8 @@ pub enum RetractOutcome {
 
 impl Operation for Retract {
     type Output = RetractOutcome;
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<RetractOutcome, OpError> {
         if schedule::remove(tx, self.id)? {

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::commit::Change;
 use super::reader::Reader;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use super::{StoreError, schedule, users};
 use crate::model::{NotificationId, Seq, UserId, UserKey};
 
@@ -101,6 +101,8 @@ pub enum Forgotten {
 impl Operation for ForgetUser {
     type Output = Forgotten;
 
+    const NEED: Need = Need::Little;
+
     fn apply(&self, tx: &mut Tx<'_>) -> Result<Forgotten, OpError> {
         let forgotten = overwriting(tx, |tx| self.forget(tx))?;
         if let Forgotten::All(Some(user)) = forgotten {
@@ -182,6 +184,8 @@ pub struct ErasedPart {
 
 impl Operation for EraseRows {
     type Output = ErasedPart;
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<ErasedPart, OpError> {
         overwriting(tx, |tx| self.take(tx))

@@ -3,7 +3,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use super::{Place, PublishOutcome, Refusal};
 use crate::model::{Cursor, Epoch, Principal, Seq, Timestamp};
 
@@ -99,6 +99,8 @@ pub struct PruneIdempotency {
 impl Operation for PruneIdempotency {
     /// How many were forgotten.
     type Output = usize;
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
         Ok(tx.sql(PRUNE_ANSWERS)?.execute(params![self.before, self.limit])?)

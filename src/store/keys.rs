@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::reader::Reader;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use super::{Refusal, StoreError};
 use crate::model::Timestamp;
 
@@ -61,6 +61,8 @@ pub struct RevokeKey {
 impl Operation for RevokeKey {
     type Output = ();
 
+    const NEED: Need = Need::Little;
+
     fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
         if !tx.sql(KEY_EXISTS)?.exists([&self.id])? {
             return Err(Refusal::NotFound("key").into());
@@ -82,6 +84,8 @@ pub struct RotateKey {
 impl Operation for RotateKey {
     type Output = ();
 
+    const NEED: Need = Need::Little;
+
     fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
         if tx.sql(ROTATE_KEY)?.execute(params![self.id, self.hash, self.old_until])? == 0 {
             return Err(Refusal::NotFound("key that is in use").into());
@@ -96,6 +100,8 @@ pub struct TouchKeys(pub Vec<(String, Timestamp)>);
 
 impl Operation for TouchKeys {
     type Output = ();
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
         for (id, at) in &self.0 {

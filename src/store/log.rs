@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -18,9 +19,10 @@ const SELECT_LOG: &str = "SELECT epoch, head FROM log WHERE id = 1";
 const INSERT_LOG: &str = "INSERT INTO log (id, epoch, head, created_at) VALUES (1, ?1, 0, ?2)";
 const UPDATE_EPOCH: &str = "UPDATE log SET epoch = ?1 WHERE id = 1";
 pub(super) const UPDATE_HEAD: &str = "UPDATE log SET head = ?1 WHERE id = 1";
+const SELECT_NEWEST: &str = "SELECT created_at FROM notifications ORDER BY seq DESC LIMIT 1";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[&str] = &[SELECT_LOG, INSERT_LOG, UPDATE_EPOCH, UPDATE_HEAD];
+pub(super) const STATEMENTS: &[&str] = &[SELECT_LOG, INSERT_LOG, UPDATE_EPOCH, UPDATE_HEAD, SELECT_NEWEST];
 
 /// What a fresh epoch is drawn from; no letters that people mix up with digits.
 const EPOCH_ALPHABET: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
@@ -95,6 +97,23 @@ pub(super) fn read(
     };
     file.write(&epoch, head)?;
     Ok((epoch, head))
+}
+
+/// How far the clock may lie behind the newest entry before it is told of.
+const CLOCK_SLACK: Duration = Duration::from_mins(1);
+
+/// Says so where the clock was set back since the newest entry. Order does not come from it; what waits for its time, and
+/// what expires, does.
+pub(super) fn compare_clocks(connection: &Connection, now: Timestamp) -> Result<(), rusqlite::Error> {
+    let newest: Option<Timestamp> = connection.query_row(SELECT_NEWEST, [], |row| row.get(0)).optional()?;
+    if let Some(behind) = newest.map(|newest| newest.since(now)).filter(|behind| *behind > CLOCK_SLACK) {
+        tracing::warn!(
+            behind_s = behind.as_secs(),
+            "The clock stands behind the newest entry: it was set back, or is wrong now. The order of entries stays right; \
+             schedules and expiries follow the clock as it is"
+        );
+    }
+    Ok(())
 }
 
 fn fresh_epoch() -> Epoch {

@@ -11,10 +11,12 @@
 //!
 //! Rank 2: imports `model`, `clock`, `metrics`, `lifecycle`.
 
+mod ballast;
 pub mod commit;
 mod deaths;
 mod erase;
 mod export;
+mod fault;
 mod follows;
 mod idempotency;
 mod inbox;
@@ -47,10 +49,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub use ballast::{BALLAST_BYTES, Ballast, Laid};
 pub use commit::{Change, Commit, Reach, Standing};
 pub use deaths::{Retract, RetractOutcome};
 pub use erase::{EraseRows, ErasedPart, ForgetUser, Forgotten};
 pub use export::UserRow;
+pub use fault::Failure;
 pub use follows::{AskedBy, Follow, FollowOutcome, FollowedRow, MAX_FOLLOWED, Mute, Muting, Unfollow};
 pub use idempotency::{IdempotencyKey, PruneIdempotency};
 pub use inbox::{InboxState, PageQuery, StatedEntry};
@@ -73,6 +77,7 @@ pub use users::Appear;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::model::{Category, ContentError, Epoch, Seq, Timestamp, UserId};
+use fault::{Fault, Trouble};
 use writer::Operation;
 
 /// Categories a database may hold; counts are kept by category, so their number is bounded.
@@ -138,6 +143,15 @@ pub enum StoreError {
     /// The disk is full: writes fail until there is room, reads go on.
     #[error("the disk is full")]
     Full,
+    /// Another program holds the file, or the process is short of memory or files; nothing was stored.
+    #[error("the database is busy")]
+    Busy,
+    /// A part of the file can't be read.
+    #[error("a part of the database can't be read: {0}")]
+    Unreadable(String),
+    /// The file is not what SQLite wrote; the process is about to end.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
     /// The writer has ended; the process is about to.
     #[error("the store has stopped")]
     Stopped,
@@ -147,9 +161,12 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
-            _ => Self::Failed(error.to_string()),
+        match Fault::of(&error) {
+            Fault::Full => Self::Full,
+            Fault::Busy | Fault::FullOrBusy => Self::Busy,
+            Fault::Unreadable => Self::Unreadable(error.to_string()),
+            Fault::Damaged => Self::Damaged(error.to_string()),
+            Fault::Operation | Fault::FullOrBroken | Fault::Broken | Fault::ReadOnly => Self::Failed(error.to_string()),
         }
     }
 }
@@ -164,6 +181,7 @@ struct Inner {
     epoch: Epoch,
     path: PathBuf,
     readers: reader::Readers,
+    trouble: Arc<Trouble>,
     writer: writer::Handle,
 }
 
@@ -184,9 +202,11 @@ impl Store {
         let opened = open::open(directory, now, config).await?;
         let (sender, feed) = mpsc::channel(config.feed);
         let epoch = opened.state.epoch.clone();
-        let readers = reader::Readers::new(&opened.path, config, lifecycle)?;
-        let writer = writer::start(opened.connection, opened.state, config.queue, sender, metrics, lifecycle);
-        Ok((Self { inner: Arc::new(Inner { epoch, path: opened.path, readers, writer }) }, feed))
+        let trouble = Arc::new(Trouble::default());
+        let readers = reader::Readers::new(&opened.path, config, trouble.clone(), lifecycle)?;
+        let writer =
+            writer::start(opened.connection, opened.state, config.queue, sender, trouble.clone(), metrics, lifecycle);
+        Ok((Self { inner: Arc::new(Inner { epoch, path: opened.path, readers, trouble, writer }) }, feed))
     }
 
     /// The identity of this log.
@@ -250,14 +270,14 @@ impl Store {
         self.inner.writer.head()
     }
 
-    /// Why the writer can take nothing more, where that is so.
+    /// Why not everything works just now, where that is so.
     pub fn failure(&self) -> Option<String> {
-        self.inner.writer.failure()
+        self.inner.trouble.reason()
     }
 
-    /// Resolves when the writer has failed for good; the process must end then.
-    pub async fn failed(&self) -> String {
-        self.inner.writer.failed().await
+    /// Resolves when nothing can be written any more; the process must end then.
+    pub async fn failed(&self) -> Failure {
+        self.inner.trouble.failed().await
     }
 }
 

@@ -1,17 +1,21 @@
 //! Opening the database: settings of every connection, migrations, the backup before one, and refusals that say
 //! what to do.
 
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use deadpool_sqlite::Runtime;
 use deadpool_sync::SyncWrapper;
 use include_dir::{Dir, include_dir};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 
+use super::ballast::Hold;
+use super::fault::{Fault, Space};
 use super::log::HeadFile;
 use super::writer::State;
-use super::{BUSY_TIMEOUT, Config};
+use super::{BUSY_TIMEOUT, Config, StoreError};
 use crate::model::Timestamp;
 
 static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
@@ -32,8 +36,24 @@ pub enum OpenError {
     Newer { path: PathBuf, found: usize, known: usize },
     #[error("{0} is a SQLite file of another application: name another data directory")]
     Foreign(PathBuf),
-    #[error("the database is damaged: {0}. Stop here, copy the directory, and restore the newest backup")]
+    #[error("the database is damaged: {0}. Nothing was changed: copy the directory, then restore the newest backup")]
     Damaged(String),
+    #[error("{0} is not a file, and the database can't be there: move it away, or name another data directory")]
+    NotAFile(PathBuf),
+    #[error(
+        "the disk that holds {} is full, and nothing is left to throw off: free some space there and start again",
+        .0.display()
+    )]
+    Full(PathBuf),
+    #[error(
+        "the database is held by another program, or memory or files are short: end what has it open and start again"
+    )]
+    Busy,
+    #[error(
+        "the database can't be written: it, or the file system it lies on, is read-only. Run this as the user who owns it, \
+         or look with `dmesg` why the file system is"
+    )]
+    ReadOnly,
     #[error("the database can't be opened: {0}")]
     Sqlite(rusqlite::Error),
     #[error("the database can't be brought up to date: {0}; it is unchanged")]
@@ -44,9 +64,20 @@ pub enum OpenError {
 
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+        match Fault::of(&error) {
+            Fault::Damaged => Self::Damaged(error.to_string()),
+            Fault::Busy => Self::Busy,
+            Fault::ReadOnly => Self::ReadOnly,
             _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Busy => Self::Busy,
+            error => Self::Damaged(error.to_string()),
         }
     }
 }
@@ -64,12 +95,15 @@ pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> R
     let (file, cache_kib) = (path.clone(), config.cache_kib);
     let directory = directory.to_path_buf();
     let (connection, state) = tokio::task::spawn_blocking(move || {
-        let mut connection = Connection::open(&file)?;
-        configure(&connection, cache_kib)?;
-        migrate(&mut connection, &file)?;
-        let mut head_file = HeadFile::open(&directory)?;
-        let (epoch, head) = super::log::read(&connection, &mut head_file, now)?;
-        Ok::<_, OpenError>((connection, State::new(epoch, head, head_file)))
+        look_at_header(&file)?;
+        // First of all: a full disk has no room for the index of the log of writes either.
+        let hold = Hold::begin(&directory);
+        let space = hold.space();
+        open_log(&file, cache_kib, now, hold).map_err(|error| match error {
+            // What was thrown off did not help.
+            OpenError::Sqlite(_) | OpenError::Io(_) if space == Space::Short => OpenError::Full(directory),
+            error => error,
+        })
     })
     .await
     .map_err(|e| OpenError::Io(std::io::Error::other(e)))??;
@@ -77,8 +111,75 @@ pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> R
     Ok(Opened { path, connection, state })
 }
 
+fn open_log(file: &Path, cache_kib: u32, now: Timestamp, hold: Hold) -> Result<(Connection, State), OpenError> {
+    let mut connection = Connection::open(file)?;
+    configure(&connection, cache_kib)?;
+    migrate(&mut connection, file)?;
+    let mut head_file = HeadFile::open(file.parent().expect("the database lies in the state directory"))?;
+    let (epoch, head) = super::log::read(&connection, &mut head_file, now)?;
+    super::log::compare_clocks(&connection, now)?;
+    Ok((connection, State::new(epoch, head, head_file, hold)))
+}
+
+/// Bytes of a SQLite file's header (<https://www.sqlite.org/fileformat2.html>), and where in it stands what we look for.
+const HEADER_BYTES: usize = 100;
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const VERSION_AT: usize = 60;
+const APPLICATION_AT: usize = 68;
+
+/// Looks at what is there before SQLite does, which would change another program's file by opening it our way. What
+/// the log of writes says is looked at again by [`migrate`].
+fn look_at_header(path: &Path) -> Result<(), OpenError> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Err(OpenError::NotAFile(path.to_path_buf())),
+        Ok(found) if found.len() == 0 => return Ok(()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let mut header = [0; HEADER_BYTES];
+    let read = std::fs::File::open(path)?.read_exact(&mut header);
+    if read.is_err() || !header.starts_with(MAGIC) {
+        return Err(OpenError::Damaged("it does not begin as a SQLite file does".to_owned()));
+    }
+    let number = |at: usize| {
+        let bytes = header[at..at + 4].try_into().expect("four bytes are four bytes");
+        u32::from_be_bytes(bytes)
+    };
+    let (application, found, known) = (number(APPLICATION_AT), number(VERSION_AT), MIGRATIONS.dirs().count());
+    if application != APPLICATION_ID.cast_unsigned() && application != 0 {
+        return Err(OpenError::Foreign(path.to_path_buf()));
+    }
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
+    if application != 0 && found > known {
+        return Err(OpenError::Newer { path: path.to_path_buf(), found, known });
+    }
+    if application == 0 { look_for_strangers(path) } else { Ok(()) }
+}
+
+/// A file without our mark is ours only where it has no tables: a start that was cut short before the first migration
+/// was durable, whose tables may be in the log of writes.
+fn look_for_strangers(path: &Path) -> Result<(), OpenError> {
+    if std::fs::exists(path.with_extension("db-wal"))? {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let mut address = url_of(path);
+    address.push_str("?immutable=1");
+    let looked = Connection::open_with_flags(address, flags)?;
+    let tables: i64 = looked.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 { Err(OpenError::Foreign(path.to_path_buf())) } else { Ok(()) }
+}
+
+/// A path as SQLite takes it with parameters.
+fn url_of(path: &Path) -> String {
+    let escaped = percent_encoding::percent_encode(path.as_os_str().as_bytes(), percent_encoding::NON_ALPHANUMERIC);
+    format!("file:{escaped}")
+}
+
 /// The settings of the writing connection. `synchronous=FULL` is a promise, not a setting: without it a power cut
-/// loses commits that were acknowledged.
+/// loses commits that were acknowledged. The writer takes the log of writes in by itself, since SQLite's own way hides what
+/// goes wrong.
 fn configure(connection: &Connection, cache_kib: u32) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // Before the first write: a file that is there already takes it over when it is rewritten.
@@ -86,7 +187,7 @@ fn configure(connection: &Connection, cache_kib: u32) -> Result<(), rusqlite::Er
         "PRAGMA auto_vacuum = INCREMENTAL;
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
-         PRAGMA wal_autocheckpoint = 1000;
+         PRAGMA wal_autocheckpoint = 0;
          PRAGMA journal_size_limit = 16777216;",
     )?;
     configure_any(connection, cache_kib)
@@ -164,6 +265,7 @@ mod tests {
     use super::*;
 
     fn open_file(path: &Path) -> Result<Connection, OpenError> {
+        look_at_header(path)?;
         let mut connection = Connection::open(path)?;
         configure(&connection, 1024)?;
         migrate(&mut connection, path)?;
@@ -230,7 +332,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("tidings.db");
         Connection::open(&path).and_then(|c| c.execute_batch("CREATE TABLE theirs (x)")).expect("is made");
+        let theirs = std::fs::read(&path).expect("it is there");
         assert!(matches!(open_file(&path), Err(OpenError::Foreign(_))));
+        assert_eq!(std::fs::read(&path).expect("it is there"), theirs, "not a byte of it was changed");
         std::fs::write(&path, "this is a text, and rather more than a hundred bytes of it ".repeat(20))
             .expect("is written");
         assert!(matches!(open_file(&path), Err(OpenError::Damaged(_))));

@@ -10,9 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deadpool_sqlite::{Hook, HookError, Pool, Runtime};
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::fault::{Failure, Trouble};
 use super::open::{OpenError, configure_any};
 use super::{Config, StoreError};
 use crate::lifecycle::Lifecycle;
@@ -33,10 +35,16 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 /// The way to the readers.
 pub(super) struct Readers {
     queue: mpsc::Sender<Job>,
+    trouble: Arc<Trouble>,
 }
 
 impl Readers {
-    pub(super) fn new(path: &Path, config: &Config, lifecycle: &Lifecycle) -> Result<Self, OpenError> {
+    pub(super) fn new(
+        path: &Path,
+        config: &Config,
+        trouble: Arc<Trouble>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, OpenError> {
         let cache_kib = config.cache_kib;
         let mut settings = deadpool_sqlite::Config::new(path);
         settings.pool = Some(deadpool_sqlite::PoolConfig::new(config.readers.max(1)));
@@ -44,6 +52,8 @@ impl Readers {
             Box::pin(async move {
                 let configured = connection.interact(move |c| {
                     configure_any(c, cache_kib)?;
+                    // Only the writer knows whether the log of writes may still be taken in.
+                    c.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
                     c.execute_batch("PRAGMA query_only = ON")
                 });
                 match configured.await {
@@ -64,7 +74,7 @@ impl Readers {
         for _ in 0..config.readers.max(1) {
             lifecycle.spawn_core(run(pool.clone(), receiver.clone()));
         }
-        Ok(Self { queue })
+        Ok(Self { queue, trouble })
     }
 
     pub(super) async fn run<R, F>(&self, epoch: Epoch, work: F) -> Result<R, StoreError>
@@ -81,7 +91,14 @@ impl Readers {
             let _ = reply.send(result);
         });
         self.queue.send(job).await.map_err(|_| StoreError::Stopped)?;
-        answer.await.map_err(|_| StoreError::Stopped)?
+        let result = answer.await.map_err(|_| StoreError::Stopped)?;
+        match &result {
+            Err(StoreError::Unreadable(cause)) => self.trouble.tell_unreadable(cause),
+            // What is written into a damaged file may be lost with it.
+            Err(StoreError::Damaged(cause)) => self.trouble.fail(Failure::Damaged(cause.clone())),
+            _ => {}
+        }
+        result
     }
 }
 

@@ -16,7 +16,7 @@ use super::notifications;
 use super::reader::Reader;
 use super::sight::{Sight, Span};
 use super::states::States;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use crate::model::{Category, Seq, SourceKey, Timestamp, TopicKey, UserKey};
 
 /// What is kept. `None` keeps all.
@@ -369,6 +369,8 @@ impl Operation for PruneTopic {
     /// How many rows were taken.
     type Output = usize;
 
+    const NEED: Need = Need::Little;
+
     fn apply(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
         Ok(self.take_living(tx)? + self.take_dead(tx)?)
     }
@@ -437,6 +439,8 @@ pub struct PruneUser {
 impl Operation for PruneUser {
     /// How many entries were taken.
     type Output = usize;
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
         let taken = self.take_entries(tx)?;
@@ -509,6 +513,8 @@ impl Operation for ClearTopic {
     /// Whether nothing is left.
     type Output = bool;
 
+    const NEED: Need = Need::Little;
+
     fn apply(&self, tx: &mut Tx<'_>) -> Result<bool, OpError> {
         // Marks are found by way of standings, so those go after them.
         let steps =
@@ -535,6 +541,8 @@ const FREE_OF: u64 = 8;
 impl Operation for Shrink {
     /// Whether there is more to give back.
     type Output = bool;
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<bool, OpError> {
         let pragma = |name: &str| tx.connection().pragma_query_value(None, name, |row| row.get::<_, u64>(0));

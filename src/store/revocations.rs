@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::reader::Reader;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use super::{Refusal, StoreError};
 use crate::model::Timestamp;
 
@@ -28,6 +28,8 @@ pub struct Revoke {
 
 impl Operation for Revoke {
     type Output = ();
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
         let held: usize = tx.sql(COUNT_OTHERS)?.query_row([self.user], |row| row.get(0))?;

@@ -8,7 +8,7 @@ use super::notifications::{self, actions, actions_column};
 use super::publish::{Outgoing, Policy, Publish, When};
 use super::reader::Reader;
 use super::sql::AsPublisher;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use super::{Refusal, StoreError};
 use crate::model::{
     Audience, CollapseKey, Content, Death, Deliver, Draft, Expiry, Life, NotificationId, Principal, Priority, Seq,
@@ -135,6 +135,8 @@ pub struct PruneFailed {
 impl Operation for PruneFailed {
     /// How many were forgotten.
     type Output = usize;
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
         let forgotten = tx.sql(PRUNE_FAILED)?.execute(params![self.before, self.limit])?;

@@ -120,10 +120,17 @@ const WALKS: &[(&str, &str, &str)] = &[
 
 #[test]
 fn every_statement_that_a_file_names_is_listed() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
-    let entries = std::fs::read_dir(&directory).expect("the store's sources are there");
+    look_into(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store"));
+}
+
+fn look_into(directory: &Path) {
+    let entries = std::fs::read_dir(directory).expect("the store's sources are there");
     for entry in entries {
         let path = entry.expect("the store's sources can be listed").path();
+        if path.is_dir() {
+            look_into(&path);
+            continue;
+        }
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if name == "statements.rs" {
             continue;

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::StoreError;
 use super::reader::Reader;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use crate::model::{Timestamp, UserId};
 
 const INSERT_TICKET: &str = "
@@ -64,6 +64,8 @@ impl Operation for UseTicket {
     /// Whether it is in use now, by this call or by an earlier one.
     type Output = bool;
 
+    const NEED: Need = Need::Little;
+
     fn apply(&self, tx: &mut Tx<'_>) -> Result<bool, OpError> {
         tx.sql(USE_TICKET)?.execute(params![self.id, self.now])?;
         Ok(tx.sql(SELECT_USED)?.query_row([&self.id], |row| row.get(0)).optional()?.unwrap_or(false))
@@ -80,6 +82,8 @@ pub struct PruneTickets {
 impl Operation for PruneTickets {
     /// How many were forgotten.
     type Output = usize;
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
         Ok(tx.sql(PRUNE_TICKETS)?.execute(params![self.before, self.limit])?)

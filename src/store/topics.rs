@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::commit::Change;
 use super::reader::Reader;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use super::{MAX_CATEGORIES, Refusal, StoreError};
 use crate::model::{Category, FollowRule, Seq, Timestamp, TopicKey, TopicName};
 
@@ -158,6 +158,8 @@ pub struct DeleteTopic {
 
 impl Operation for DeleteTopic {
     type Output = ();
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<(), OpError> {
         let topic = find(tx, &self.name)?.ok_or(Refusal::NotFound("topic"))?;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::StoreError;
 use super::reader::Reader;
-use super::writer::{OpError, Operation, Tx};
+use super::writer::{Need, OpError, Operation, Tx};
 use crate::model::{Seq, Timestamp, TopicName, UserId, UserKey};
 
 pub(super) const SELECT_USER: &str = "SELECT id FROM users WHERE name = ?1";
@@ -33,6 +33,8 @@ pub struct Appear {
 
 impl Operation for Appear {
     type Output = UserKey;
+
+    const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<UserKey, OpError> {
         Ok(find_or_add(tx, &self.user, self.now, self.everyone_horizon)?)

@@ -1,87 +1,217 @@
-//! One group: a transaction around its operations, committed or not at all; and the rewriting of the whole file, which no
-//! transaction may be open for.
+//! One group: a transaction around its operations, committed or not at all, and what follows of the errors of SQLite
+//! ([`Fault`]). The log of writes is taken into the database here too: SQLite's own automatic checkpoint keeps its errors to
+//! itself, and a failed fsync of the database must be the end as much as one of the log of writes.
+//!
+//! **Invariant**: after a failure nothing more is written, not even when the connection closes.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, TransactionBehavior};
 
-use super::operation::{Group, Tx};
+use super::operation::{Group, Need, Tx};
 use crate::model::{Category, Epoch, Seq};
+use crate::store::ballast::Hold;
 use crate::store::commit::Commit;
+use crate::store::fault::{Failure, Fault, Space};
 use crate::store::log::{HeadFile, UPDATE_HEAD};
-use crate::store::{Refusal, StoreError};
+use crate::store::{BUSY_TIMEOUT, Refusal, StoreError};
+
+/// Pages in the log of writes from which on they are taken into the database: some 4 MiB.
+const CHECKPOINT_PAGES: i64 = 1_000;
+/// How long readers are waited for when room has to be made at once.
+const ROOM_PATIENCE: Duration = Duration::from_millis(100);
+
+const COUNT_PAGES: &str = "PRAGMA wal_checkpoint(NOOP)";
+const TAKE_IN: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+/// And gives the log's own room back.
+const TAKE_IN_ALL: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
 /// What the writer keeps between groups.
 pub(in crate::store) struct State {
     pub(in crate::store) epoch: Epoch,
     pub(super) head: Seq,
+    pub(super) hold: Hold,
     head_file: HeadFile,
     categories: HashMap<Category, i64>,
 }
 
 impl State {
-    pub(in crate::store) fn new(epoch: Epoch, head: Seq, head_file: HeadFile) -> Self {
-        Self { epoch, head, head_file, categories: HashMap::new() }
+    pub(in crate::store) fn new(epoch: Epoch, head: Seq, head_file: HeadFile, hold: Hold) -> Self {
+        Self { epoch, head, hold, head_file, categories: HashMap::new() }
     }
 }
+
 /// What became of a group.
+#[derive(Default)]
 pub(super) struct Outcome {
     pub(super) parts: Vec<Part>,
-    pub(super) fatal: Option<String>,
+    /// Nothing may be written any more.
+    pub(super) failure: Option<Failure>,
 }
 
 /// Operations that shared one transaction.
 pub(super) struct Part {
     pub(super) jobs: Group,
     pub(super) result: Result<(), StoreError>,
-    pub(super) commit: Option<(Commit, std::time::Duration)>,
+    pub(super) commit: Option<(Commit, Duration)>,
+}
+
+/// The open file with what is known of it.
+struct Log<'a> {
+    connection: &'a mut Connection,
+    state: &'a mut State,
+    outcome: Outcome,
+}
+
+/// Commits a group, then takes the log of writes in where that is due.
+pub(super) fn commit_group(connection: &mut Connection, state: &mut State, group: Group) -> Outcome {
+    let mut log = Log { connection, state, outcome: Outcome::default() };
+    let group = match log.state.hold.look() {
+        Space::Enough => group,
+        Space::Short => log.refuse_for_room(group),
+    };
+    log.commit(group);
+    log.take_in();
+    log.outcome
 }
 
 /// Rewrites the file without what was deleted, then empties the log of writes, which holds copies too.
-pub(super) fn compact(connection: &Connection) -> Result<(u64, u64), StoreError> {
+pub(super) fn compact(connection: &mut Connection, state: &mut State) -> (Result<(u64, u64), StoreError>, Outcome) {
+    let mut log = Log { connection, state, outcome: Outcome::default() };
+    let compacted = match rewrite(log.connection) {
+        Ok(Some(sizes)) => Ok(sizes),
+        // The old pages are still in the file, and in the log of writes, for whoever reads them.
+        Ok(None) => Err(StoreError::Refused(Refusal::BeingRead)),
+        Err(error) => Err(log.consequence(&error)),
+    };
+    (compacted, log.outcome)
+}
+
+/// The sizes before and after; `None` where somebody reads the old pages.
+fn rewrite(connection: &Connection) -> Result<Option<(u64, u64)>, rusqlite::Error> {
     let size = || -> Result<u64, rusqlite::Error> {
         let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
         Ok(pragma("page_count")? * pragma("page_size")?)
     };
     let before = size()?;
     connection.execute_batch("VACUUM")?;
-    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if busy {
-        // The old pages are still in the file, and in the log of writes, for whoever reads them.
-        return Err(StoreError::Refused(Refusal::BeingRead));
-    }
-    Ok((before, size()?))
+    let busy: bool = connection.query_row(TAKE_IN_ALL, [], |row| row.get(0))?;
+    Ok(if busy { None } else { Some((before, size()?)) })
 }
 
-pub(super) fn commit_group(connection: &mut Connection, state: &mut State, mut group: Group) -> Outcome {
-    match try_commit(connection, state, &mut group) {
-        Ok(commit) => Outcome { parts: vec![Part { jobs: group, result: Ok(()), commit: Some(commit) }], fatal: None },
-        // One operation that SQLite refuses must not cost the others theirs: each gets a transaction of its own.
-        Err(error) if group.len() > 1 && is_of_one_operation(&error) => {
-            let mut parts = Vec::with_capacity(group.len());
-            let mut fatal = None;
-            for job in group {
-                if let Some(reason) = &fatal {
-                    parts.push(Part {
-                        jobs: vec![job],
-                        result: Err(StoreError::Failed(String::clone(reason))),
-                        commit: None,
-                    });
-                    continue;
-                }
-                let outcome = commit_group(connection, state, vec![job]);
-                parts.extend(outcome.parts);
-                fatal = outcome.fatal;
-            }
-            Outcome { parts, fatal }
+impl Log<'_> {
+    fn commit(&mut self, mut group: Group) {
+        if group.is_empty() {
+            return;
         }
-        Err(error) => {
-            let fatal = is_fatal(&error).then(|| error.to_string());
-            if !is_full(&error) {
-                tracing::error!(%error, operations = group.len(), "a commit failed; nothing of it is stored");
+        if let Some(failure) = &self.outcome.failure {
+            let failed = StoreError::Failed(failure.to_string());
+            return self.settle(group, failed);
+        }
+        let error = match try_commit(self.connection, self.state, &mut group) {
+            Ok(commit) => {
+                self.state.hold.found_room();
+                self.outcome.parts.push(Part { jobs: group, result: Ok(()), commit: Some(commit) });
+                return;
             }
-            Outcome { parts: vec![Part { jobs: group, result: Err(error.into()), commit: None }], fatal }
+            Err(error) => error,
+        };
+        let had = self.state.hold.space();
+        let told = self.consequence(&error);
+        match told {
+            // One operation that SQLite refuses must not cost the others theirs: each gets a transaction of its own.
+            StoreError::Failed(_) | StoreError::Unreadable(_) if group.len() > 1 && self.outcome.failure.is_none() => {
+                group.into_iter().for_each(|job| self.commit(vec![job]));
+            }
+            // What makes room was refused with the rest; the ballast is off now.
+            StoreError::Full if had == Space::Enough => {
+                let cleaning = self.refuse_for_room(group);
+                self.commit(cleaning);
+            }
+            told => self.settle(group, told),
+        }
+    }
+
+    /// Refuses what takes room; the others.
+    fn refuse_for_room(&mut self, group: Group) -> Group {
+        let (room, little): (Group, Group) = group.into_iter().partition(|job| job.need() == Need::Room);
+        if !room.is_empty() {
+            self.settle(room, StoreError::Full);
+        }
+        little
+    }
+
+    fn settle(&mut self, jobs: Group, told: StoreError) {
+        self.outcome.parts.push(Part { jobs, result: Err(told), commit: None });
+    }
+
+    /// Does what the policy wants after an error; what those who asked are told.
+    fn consequence(&mut self, error: &rusqlite::Error) -> StoreError {
+        let cause = error.to_string();
+        match self.state.hold.settle(Fault::of(error)) {
+            Fault::Full => {
+                self.make_room();
+                StoreError::Full
+            }
+            Fault::Busy | Fault::FullOrBusy => {
+                tracing::warn!(%error, "the database is held by another program, or memory or files are short");
+                StoreError::Busy
+            }
+            Fault::Unreadable => StoreError::Unreadable(cause),
+            Fault::Operation => {
+                tracing::error!(%error, "an operation failed; nothing of it is stored");
+                StoreError::Failed(cause)
+            }
+            Fault::Broken | Fault::ReadOnly | Fault::FullOrBroken => self.fail(Failure::Broken(cause)),
+            Fault::Damaged => self.fail(Failure::Damaged(cause)),
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> StoreError {
+        // Closing would fsync what this process can't know the state of.
+        if let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+            tracing::warn!(%error, "SQLite may write once more as it closes the database");
+        }
+        let told = StoreError::Failed(failure.to_string());
+        self.outcome.failure.get_or_insert(failure);
+        told
+    }
+
+    /// Throws the ballast off, and lets the database have what the log of writes holds.
+    fn make_room(&mut self) {
+        self.state.hold.throw_off();
+        if let Err(error) = self.take_in_all() {
+            match self.state.hold.settle(Fault::of(&error)) {
+                Fault::Full | Fault::Busy => {}
+                _ => {
+                    self.consequence(&error);
+                }
+            }
+        }
+    }
+
+    fn take_in_all(&self) -> Result<(), rusqlite::Error> {
+        self.connection.busy_timeout(ROOM_PATIENCE)?;
+        let taken = self.connection.query_row(TAKE_IN_ALL, [], |_| Ok(()));
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        taken
+    }
+
+    /// Takes the log of writes into the database where it has grown. What was committed is durable in it, whatever
+    /// becomes of this.
+    fn take_in(&mut self) {
+        if self.outcome.failure.is_some() {
+            return;
+        }
+        let run = |sql: &str| -> Result<i64, rusqlite::Error> {
+            self.connection.prepare_cached(sql)?.query_row([], |row| row.get(1))
+        };
+        let taken = run(COUNT_PAGES).and_then(|pages| if pages < CHECKPOINT_PAGES { Ok(0) } else { run(TAKE_IN) });
+        if let Err(error) = taken {
+            tracing::warn!(%error, "the log of writes could not be taken into the database");
+            self.consequence(&error);
         }
     }
 }
@@ -90,9 +220,9 @@ fn try_commit(
     connection: &mut Connection,
     state: &mut State,
     group: &mut Group,
-) -> Result<(Commit, std::time::Duration), rusqlite::Error> {
+) -> Result<(Commit, Duration), rusqlite::Error> {
     let started = Instant::now();
-    let State { epoch, head, head_file, categories } = state;
+    let State { epoch, head, head_file, categories, .. } = state;
     let result = (|| {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut tx = Tx { connection: &transaction, epoch, head: *head, changes: Vec::new(), categories };
@@ -121,21 +251,4 @@ fn try_commit(
             Err(error)
         }
     }
-}
-
-fn is_full(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull))
-}
-
-/// Whether trying the others alone may help.
-fn is_of_one_operation(error: &rusqlite::Error) -> bool {
-    !is_fatal(error) && !matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy))
-}
-
-/// After a failed write or fsync the file's state is unknown to this process; an fsync is never tried twice.
-fn is_fatal(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
 }

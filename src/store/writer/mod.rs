@@ -11,22 +11,26 @@
 mod group;
 mod operation;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use deadpool_sync::SyncWrapper;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 pub(super) use group::State;
 use group::{Outcome, Part, commit_group, compact};
-use operation::{Group, Job, Waiting};
-pub use operation::{OpError, Operation};
 pub(super) use operation::Tx;
+use operation::{Group, Job, Waiting};
+pub use operation::{Need, OpError, Operation};
 
 use super::StoreError;
+use super::ballast::LOOK;
 use super::commit::Commit;
+use super::fault::{Failure, Space, Trouble};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::model::Seq;
@@ -47,9 +51,7 @@ enum Waiter {
 pub(super) struct Handle {
     queue: mpsc::Sender<Waiter>,
     head: Arc<AtomicU64>,
-    full: Arc<AtomicBool>,
     compacting: Arc<AtomicBool>,
-    failure: watch::Receiver<Option<String>>,
 }
 
 impl Handle {
@@ -77,22 +79,6 @@ impl Handle {
     pub(super) fn head(&self) -> Seq {
         Seq(self.head.load(Ordering::Acquire))
     }
-
-    /// Why nothing can be written just now, or any more.
-    pub(super) fn failure(&self) -> Option<String> {
-        let full = self.full.load(Ordering::Relaxed).then(|| "the disk is full".to_owned());
-        self.failure.borrow().clone().or(full)
-    }
-
-    pub(super) async fn failed(&self) -> String {
-        let mut failure = self.failure.clone();
-        let reason = failure.wait_for(Option::is_some).await.ok().map(|reason| reason.clone().unwrap_or_default());
-        match reason {
-            Some(reason) => reason,
-            // The writer ended with its last caller, as it should.
-            None => std::future::pending().await,
-        }
-    }
 }
 
 /// Starts the writer.
@@ -101,42 +87,49 @@ pub(super) fn start(
     state: State,
     capacity: usize,
     feed: mpsc::Sender<Commit>,
+    trouble: Arc<Trouble>,
     metrics: Arc<Metrics>,
     lifecycle: &Lifecycle,
 ) -> Handle {
     let (queue, receiver) = mpsc::channel::<Waiter>(capacity);
     let head = Arc::new(AtomicU64::new(state.head.0));
-    let (failure, failed) = watch::channel(None);
-    let full = Arc::new(AtomicBool::new(false));
     let compacting = Arc::new(AtomicBool::new(false));
-    let writer = Writer {
-        connection,
-        feed,
-        metrics,
-        head: head.clone(),
-        full: full.clone(),
-        compacting: compacting.clone(),
-        failure,
-    };
+    trouble.tell_full(state.hold.space());
+    let writer = Writer { connection, feed, trouble, metrics, head: head.clone(), compacting: compacting.clone() };
     lifecycle.spawn_core(writer.run(receiver, state));
-    Handle { queue, head, full, compacting, failure: failed }
+    Handle { queue, head, compacting }
 }
 
 struct Writer {
     connection: SyncWrapper<Connection>,
     feed: mpsc::Sender<Commit>,
+    trouble: Arc<Trouble>,
     metrics: Arc<Metrics>,
     head: Arc<AtomicU64>,
-    /// The newest commit failed because the disk is full.
-    full: Arc<AtomicBool>,
     compacting: Arc<AtomicBool>,
-    failure: watch::Sender<Option<String>>,
 }
 
 impl Writer {
     async fn run(self, mut queue: mpsc::Receiver<Waiter>, mut state: State) {
         let mut waiting = Vec::with_capacity(MAX_GROUP);
-        while queue.recv_many(&mut waiting, MAX_GROUP).await > 0 {
+        loop {
+            let taken = queue.recv_many(&mut waiting, MAX_GROUP);
+            let taken = match state.hold.space() {
+                Space::Enough => taken.await,
+                // Nobody needs to publish for the room to be noticed.
+                Space::Short => match timeout(LOOK, taken).await {
+                    Ok(taken) => taken,
+                    Err(_) => {
+                        let Some((_, looked)) = self.work(state, |_, state| state.hold.look()).await else { return };
+                        state = looked;
+                        self.trouble.tell_full(state.hold.space());
+                        continue;
+                    }
+                },
+            };
+            if taken == 0 {
+                break;
+            }
             let (mut group, mut compactions) = (Group::with_capacity(waiting.len()), Vec::new());
             let mut pulse = false;
             for waiter in waiting.drain(..) {
@@ -154,68 +147,81 @@ impl Writer {
                     continue;
                 }
             }
-            let work = move |connection: &mut Connection| {
-                let committed = commit_group(connection, &mut state, group);
-                (committed, state)
-            };
-            let Ok((outcome, kept)) = self.connection.interact(work).await else {
-                self.fail("the writer panicked");
+            if self.trouble.has_failed() {
+                // A reader has found the file damaged: whoever waits hears that the store has stopped.
+                return;
+            }
+            let Some((outcome, kept)) =
+                self.work(state, |connection, state| commit_group(connection, state, group)).await
+            else {
                 return;
             };
             state = kept;
-            let Outcome { parts, fatal } = outcome;
-            self.publish(parts).await;
-            if let Some(reason) = fatal {
-                self.fail(&reason);
+            if self.publish(outcome, &state).await.is_break() {
                 return;
             }
             for reply in compactions {
                 self.compacting.store(true, Ordering::Relaxed);
-                let compacted = self.connection.interact(|connection| compact(connection)).await;
+                let compacted = self.work(state, compact).await;
                 self.compacting.store(false, Ordering::Relaxed);
+                let Some(((sizes, outcome), kept)) = compacted else { return };
+                state = kept;
                 // Whoever asked may have gone.
-                let _ = reply.send(compacted.map_err(|_| StoreError::Stopped).flatten());
+                let _ = reply.send(sizes);
+                if self.publish(outcome, &state).await.is_break() {
+                    return;
+                }
             }
         }
         self.close().await;
+    }
+
+    /// Works on the connection, on a thread that may block; `None` where the work panicked, which is the end.
+    async fn work<R: Send + 'static>(
+        &self,
+        mut state: State,
+        work: impl FnOnce(&mut Connection, &mut State) -> R + Send + 'static,
+    ) -> Option<(R, State)> {
+        let worked = self.connection.interact(move |connection| {
+            let result = work(connection, &mut state);
+            (result, state)
+        });
+        let worked = worked.await.ok();
+        if worked.is_none() {
+            self.trouble.fail(Failure::Broken("the writer panicked".to_owned()));
+        }
+        worked
     }
 
     fn head(&self) -> Seq {
         Seq(self.head.load(Ordering::Acquire))
     }
 
-    /// Tells the feed, then those who wait. Sequential: one task drains the feed, so its order is commit order.
-    async fn publish(&self, parts: Vec<Part>) {
+    /// Tells the feed, then those who wait; breaks where nothing may be written any more. Sequential: one task drains the
+    /// feed, so its order is commit order.
+    async fn publish(&self, outcome: Outcome, state: &State) -> ControlFlow<()> {
+        let Outcome { parts, failure } = outcome;
+        // Before anybody is answered: who is refused and then looks must find the reason.
+        self.trouble.tell_full(state.hold.space());
+        if let Some(failure) = &failure {
+            self.trouble.fail(failure.clone());
+        }
         for Part { jobs, result, commit } in parts {
             self.metrics.batch.observe(u32::try_from(jobs.len()).unwrap_or(u32::MAX).into());
             if let Some((commit, took)) = commit {
                 self.metrics.commit.observe(took.as_secs_f64());
                 self.head.store(commit.head.0, Ordering::Release);
-                self.tell_full(false);
                 // The fan-out outlives the writer; should it be gone, the process is ending.
                 let _ = self.feed.send(commit).await;
             }
-            if matches!(result, Err(StoreError::Full)) {
-                self.tell_full(true);
+            if let Err(StoreError::Unreadable(cause)) = &result {
+                self.trouble.tell_unreadable(cause);
             }
             for job in jobs {
                 job.settle(result.clone());
             }
         }
-    }
-
-    /// Told once when the disk fills and once when there is room again, not for each publish.
-    fn tell_full(&self, full: bool) {
-        if self.full.swap(full, Ordering::Relaxed) == full {
-            return;
-        }
-        if full {
-            tracing::error!(
-                "the disk is full: publishes are refused and reading goes on; free some space, no restart is needed"
-            );
-        } else {
-            tracing::info!("there is room on the disk again; publishes are taken");
-        }
+        if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Leaves everything in the one database file, so that a stopped server's file can be copied alone.
@@ -228,13 +234,5 @@ impl Writer {
             }
             Err(error) => tracing::warn!(%error, "the database was not closed in an orderly way"),
         }
-    }
-
-    fn fail(&self, reason: &str) {
-        tracing::error!(
-            reason,
-            "the database can't be written any more; the process ends so that it starts from what is durable"
-        );
-        let _ = self.failure.send(Some(reason.to_owned()));
     }
 }
