@@ -33,6 +33,7 @@ const SOCKET: &str = "tidings.sock";
 const OPERATOR_SOCKET: &str = "ops.sock";
 const RUNNING: &str = "running.json";
 const DATABASE: &str = "tidings.db";
+const BALLAST: &str = "tidings.ballast";
 
 /// Bytes of a secret at least: HS256 wants a key no shorter than its hash (RFC 7518, 3.2).
 const MIN_SECRET_BYTES: usize = 32;
@@ -393,8 +394,8 @@ fn hold(directory: &Path) -> Result<File, StateError> {
 
 /// Throws the ballast off where the disk is full: without the files of this run there is no server that could say so.
 fn make_room(directory: &Path) {
-    // Only in a directory that has been used: what is laid into a new one is the store's to decide.
-    if !directory.join(DATABASE).exists() {
+    // What is laid into a new directory, or one that is not ours, is the store's to decide.
+    if !directory.join(BALLAST).exists() {
         return;
     }
     match Ballast::of(directory).lay() {

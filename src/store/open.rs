@@ -100,6 +100,7 @@ pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> R
         let hold = Hold::begin(&directory);
         let space = hold.space();
         open_log(&file, cache_kib, now, hold).map_err(|error| match error {
+            OpenError::Sqlite(error) if Fault::of(&error) == Fault::Full => OpenError::Full(directory),
             // What was thrown off did not help.
             OpenError::Sqlite(_) | OpenError::Io(_) if space == Space::Short => OpenError::Full(directory),
             error => error,

@@ -14,12 +14,19 @@
 )]
 
 mod cursors;
+mod failing;
+mod full;
 mod fuzz;
 mod handover;
 mod idempotency;
 mod kill;
 mod model;
+mod mount;
 mod page;
+mod places;
+mod power;
+mod shim;
+mod stored;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, reason = "the harness is shared with `tests/it`, which uses the rest of it")]
 mod support;

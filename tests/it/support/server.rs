@@ -97,10 +97,20 @@ impl Setup {
         self
     }
 
-    pub fn start(mut self) -> Server {
+    pub fn start(self) -> Server {
+        self.attempt().unwrap_or_else(|refused| panic!("the server did not start: {refused:?}"))
+    }
+
+    /// Starts a server that may refuse.
+    ///
+    /// # Errors
+    /// How it ended, with its directory.
+    pub fn attempt(mut self) -> Result<Server, Refused> {
         let dir = self.dir.take().unwrap_or_else(|| tempfile::tempdir().expect("a directory for the server"));
-        let run = Run::start(self.command(dir.path()));
-        Server { setup: self, dir, run: run.unwrap_or_else(|log| panic!("the server did not start: {log}")) }
+        match Run::start(self.command(dir.path())) {
+            Ok(run) => Ok(Server { setup: self, dir, run }),
+            Err(Ended { code, log }) => Err(Refused { code, log, dir }),
+        }
     }
 
     fn command(&self, data: &Path) -> Command {
@@ -117,6 +127,22 @@ impl Setup {
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
+}
+
+/// A server that did not start.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its exit code; `None` where it had to be killed.
+    pub code: Option<i32>,
+    pub log: String,
+    pub dir: TempDir,
+}
+
+/// How a run ended that never was ready.
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    log: String,
 }
 
 /// One run of the process.
@@ -152,7 +178,7 @@ impl Run {
     }
 
     /// Starts it and waits until it is ready; what it logged where it does not get there.
-    fn start(mut command: Command) -> Result<Self, String> {
+    fn start(mut command: Command) -> Result<Self, Ended> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary is built");
         let log = Arc::new(Mutex::new(String::new()));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -167,12 +193,13 @@ impl Run {
             keep(out, &kept);
         });
         let kept = log.clone();
-        std::thread::spawn(move || keep(BufReader::new(stderr.expect("standard error is piped")), &kept));
+        let saying = std::thread::spawn(move || keep(BufReader::new(stderr.expect("standard error is piped")), &kept));
         let line = line.recv_timeout(DEADLINE).unwrap_or_default();
         let Ok(ready) = serde_json::from_str::<Value>(&line) else {
             let _ = child.kill();
-            let _ = child.wait();
-            return Err(log.lock().expect("nobody panics with the log").clone());
+            let code = child.wait().ok().and_then(|status| status.code());
+            let _ = saying.join();
+            return Err(Ended { code, log: log.lock().expect("nobody panics with the log").clone() });
         };
         let url = ready["url"].as_str().unwrap_or_default();
         let address = url.strip_prefix("http://").and_then(|rest| rest.split('/').next()?.parse().ok());
@@ -289,7 +316,7 @@ impl Server {
             self.kill();
         }
         let run = Run::start(self.setup.command(self.dir.path()));
-        self.run = run.unwrap_or_else(|log| panic!("the server did not start again: {log}"));
+        self.run = run.unwrap_or_else(|ended| panic!("the server did not start again: {ended:?}"));
     }
 
     /// The operator's credential of this run.

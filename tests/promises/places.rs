@@ -1,0 +1,162 @@
+//! State directories and databases that can't be used: each is refused in a sentence that says what to do, with an exit code
+//! that tells a supervisor what to make of it, and what is there is left as it was.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::mount::{Disk, skipped};
+use crate::support::server::{Refused, Server, Setup};
+
+/// A server that must refuse to start there.
+fn refused(data: TempDir) -> Refused {
+    let refused = Setup::serve().on(data).attempt().err();
+    refused.expect("this is no place for a server")
+}
+
+impl Refused {
+    /// With this code, and a sentence that holds these words; its directory.
+    fn with(self, code: i32, words: &[&str]) -> TempDir {
+        assert_eq!(self.code, Some(code), "{}", self.log);
+        for words in words {
+            assert!(self.log.contains(words), "no `{words}` in {}", self.log);
+        }
+        self.dir
+    }
+}
+
+fn empty() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+/// A directory with a log of some pages, which nobody uses.
+fn used() -> TempDir {
+    let mut server = Server::start();
+    for i in 0..60 {
+        server.notify("alice", &format!("{i} {}", "x".repeat(200)));
+    }
+    assert!(server.terminate().0.success());
+    server.stop()
+}
+
+fn database(data: &Path) -> Vec<u8> {
+    fs::read(data.join("tidings.db")).expect("it is there")
+}
+
+#[test]
+fn two_servers_on_one_directory_are_one_too_many_and_the_first_goes_on() {
+    let server = Server::start();
+    let path = server.data().to_str().expect("UTF-8").to_owned();
+    let second = crate::support::cli::run(&["serve", "--listen", "127.0.0.1:0", "--data", &path], "");
+    assert_eq!(second.code, 75, "{second:?}");
+    assert!(second.err.contains(&format!("(process {}): stop that one first", server.pid())), "{second:?}");
+    server.notify("alice", "still here");
+}
+
+#[test]
+fn a_directory_of_somebody_else_s_is_left_alone() {
+    let theirs = empty();
+    fs::set_permissions(theirs.path(), Permissions::from_mode(0o755)).expect("ours to change");
+    fs::write(theirs.path().join("thesis.txt"), "x").expect("a file");
+    let theirs = refused(theirs).with(73, &["holds files that are not Tidings'", "--data"]);
+    let names: Vec<_> =
+        fs::read_dir(theirs.path()).expect("it is there").map(|e| e.expect("an entry").file_name()).collect();
+    assert_eq!(names, ["thesis.txt"]);
+}
+
+#[test]
+fn a_file_in_the_place_of_the_directory_or_of_the_database_is_told() {
+    let outer = empty();
+    let file = outer.path().join("file");
+    fs::write(&file, "x").expect("a file");
+    let path = file.to_str().expect("UTF-8");
+    let said = crate::support::cli::run(&["serve", "--listen", "127.0.0.1:0", "--data", path], "");
+    assert_eq!(said.code, 73, "{said:?}");
+    assert!(said.err.contains("is not a directory"), "{said:?}");
+    let data = empty();
+    fs::create_dir(data.path().join("tidings.db")).expect("a directory");
+    refused(data).with(73, &["tidings.db is not a file"]);
+}
+
+#[test]
+fn a_read_only_file_system_is_told_with_a_code_of_its_own() {
+    if skipped("a read-only file system") {
+        return;
+    }
+    let disk = Disk::of(16);
+    let mut server = Setup::serve().on(disk.directory()).start();
+    server.notify("alice", "before");
+    assert!(server.terminate().0.success());
+    disk.make_read_only();
+    refused(server.stop()).with(77, &["Read-only file system"]);
+}
+
+#[test]
+fn another_program_s_database_is_refused_and_not_a_byte_of_it_changes() {
+    let data = empty();
+    let theirs = Connection::open(data.path().join("tidings.db")).expect("opens");
+    theirs.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)").expect("is made");
+    drop(theirs);
+    let before = database(data.path());
+    let data = refused(data).with(65, &["a SQLite file of another application"]);
+    assert_eq!(database(data.path()), before);
+    assert!(!data.path().join("tidings.db-wal").exists() && !data.path().join("tidings.ballast").exists());
+    // One that says by its mark whose it is.
+    let theirs = Connection::open(data.path().join("tidings.db")).expect("opens");
+    theirs.pragma_update(None, "application_id", 0x1234_5678).expect("is set");
+    drop(theirs);
+    let before = database(data.path());
+    let data = refused(data).with(65, &["a SQLite file of another application"]);
+    assert_eq!(database(data.path()), before);
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_refused_and_left_alone() {
+    let data = used();
+    let log = Connection::open(data.path().join("tidings.db")).expect("opens");
+    log.pragma_update(None, "user_version", 99).expect("is set");
+    drop(log);
+    let before = database(data.path());
+    let data = refused(data).with(65, &["written by a newer Tidings", "its schema is 99"]);
+    assert_eq!(database(data.path()), before);
+}
+
+#[test]
+fn a_truncated_database_is_refused_and_left_alone() {
+    let data = used();
+    let whole = database(data.path());
+    for length in [whole.len() / 2 / 4096 * 4096, whole.len() / 2 + 1_000, 50] {
+        let data = empty();
+        fs::write(data.path().join("tidings.db"), &whole[..length]).expect("is written");
+        let data = refused(data).with(65, &["the database is damaged", "restore the newest backup"]);
+        assert_eq!(database(data.path()), &whole[..length], "cut after {length} bytes");
+    }
+    let data = empty();
+    fs::write(data.path().join("tidings.db"), "a text, and rather more than a hundred bytes of it ".repeat(9))
+        .expect("is written");
+    refused(data).with(65, &["the database is damaged"]);
+}
+
+#[test]
+fn a_clock_set_back_two_days_is_told_and_changes_no_order() {
+    let data = used();
+    let log = Connection::open(data.path().join("tidings.db")).expect("opens");
+    // What was stored moves on instead of the clock going back.
+    log.execute("UPDATE notifications SET created_at = created_at + 2 * 86400 * 1000", []).expect("is moved");
+    drop(log);
+    let server = Setup::serve().on(data).start();
+    assert!(server.log().contains("The clock stands behind the newest entry"), "{}", server.log());
+    let mut stream = server.stream("alice", "?cursor=start&events=notification");
+    stream.expect("hello");
+    server.notify("alice", "later");
+    let (mut last, mut title) = (0, String::new());
+    while title != "later" {
+        let entry = stream.expect("notification");
+        assert!(entry.seq() > last, "{} after {last}", entry.seq());
+        last = entry.seq();
+        entry.title().clone_into(&mut title);
+    }
+}
