@@ -28,8 +28,8 @@ fn library() -> &'static Path {
         let (place, draft) = (Path::new(env!("CARGO_TARGET_TMPDIR")), format!("shim-{}.so", std::process::id()));
         std::fs::create_dir_all(place).expect("the target directory can be written");
         let (draft, built) = (place.join(draft), place.join("shim.so"));
-        let cc =
-            Command::new("cc").args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&draft).arg(&source);
+        let mut cc = Command::new("cc");
+        cc.args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"]).arg(&draft).arg(&source);
         let cc = cc.args(["-ldl", "-lpthread"]).output().expect("a C compiler is there: SQLite was built with one");
         assert!(cc.status.success(), "{}", String::from_utf8_lossy(&cc.stderr));
         std::fs::rename(&draft, &built).expect("the target directory can be written");
