@@ -65,6 +65,8 @@ pub struct Metrics {
     pub byes: Family<Label, Counter>,
     /// Requests and connections refused because a limit was reached, by `limit`.
     pub limited: Family<Label, Counter>,
+    /// Notifications replayed, by where they were read `from`: memory, log.
+    pub replays: Family<Label, Counter>,
     /// Times a subscriber overran its queue and went back to the log.
     pub lags: Counter,
     /// Panics caught in a connection or a job.
@@ -118,6 +120,7 @@ impl Metrics {
             recoveries: Family::default(),
             byes: Family::default(),
             limited: Family::default(),
+            replays: Family::default(),
             lags: Counter::default(),
             panics: Counter::default(),
             drift: Counter::default(),
@@ -164,6 +167,7 @@ impl Metrics {
         registry.register("limited", "Refused because a limit was reached, by setting", self.limited.clone());
         registry.register("recoveries", "Streams begun, by how they recovered", self.recoveries.clone());
         registry.register("byes", "Streams ended by the server, by reason", self.byes.clone());
+        registry.register("replays", "Notifications replayed, by where they were read", self.replays.clone());
         registry.register("lags", "Subscribers that overran their queue and went back to the log", self.lags.clone());
     }
 

@@ -16,8 +16,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use super::newest::Newest;
 use super::tally::{Sees, Tallies};
-use crate::hub::{Hub, Pushed, Subscriber};
+use crate::hub::{Ended, Hub, Pushed, Subscriber};
 use crate::metrics::Metrics;
 use crate::model::{Epoch, Seq, StreamId, TopicName, UserKey};
 use crate::store::{Change, Commit, Reach};
@@ -31,6 +32,7 @@ pub(super) struct Fanout {
     epoch: Epoch,
     hub: Arc<Hub>,
     tallies: Arc<Mutex<Tallies>>,
+    newest: Arc<Newest>,
     metrics: Arc<Metrics>,
     /// Wakes whoever reads stale rows again.
     reread: Arc<Notify>,
@@ -70,11 +72,12 @@ impl Fanout {
         epoch: Epoch,
         hub: Arc<Hub>,
         tallies: Arc<Mutex<Tallies>>,
+        newest: Arc<Newest>,
         metrics: Arc<Metrics>,
         reread: Arc<Notify>,
         turns: watch::Sender<u64>,
     ) -> Self {
-        Self { epoch, hub, tallies, metrics, reread, head: Seq::ZERO, turns, due: BinaryHeap::new() }
+        Self { epoch, hub, tallies, newest, metrics, reread, head: Seq::ZERO, turns, due: BinaryHeap::new() }
     }
 
     /// Runs until the commit feed ends.
@@ -137,8 +140,11 @@ impl Fanout {
                 touched.users.extend(self.tallies.lock().deleted(topic, seq));
                 self.hub.forget(topic, seq);
             }
-            Change::Erased { user } => self.hub.of_user(user, |subscriber| subscriber.end(ByeReason::Revoked)),
+            Change::Erased { user } => {
+                self.hub.of_user(user, |subscriber| subscriber.end(Ended::alone(ByeReason::Revoked)));
+            }
             Change::Died { change, entry, topic, category, reach } => {
+                self.newest.forget(entry);
                 self.metrics.deaths.get_or_create(&[("death", change.became.as_str())]).inc();
                 let dead = Dead { entry, topic: topic.as_ref(), reach: &reach };
                 let frame = LazyCell::new(|| {

@@ -11,11 +11,12 @@ use std::task::{Context, Poll};
 use tokio_stream::Stream;
 use uuid::Uuid;
 
-use super::expiry::{Expiry, ExpiryEvent};
+use super::admission::Opener;
+use super::ending::{Ending, Turn, retry_ms, unannounced_retry_ms};
 use super::live::{Live, Stay};
 use super::opening::Opening;
 use super::{Broker, BrokerError, Inner};
-use crate::hub::Filter;
+use crate::hub::{Ended, Filter};
 use crate::model::{StreamId, Timestamp, UserIdentity};
 use crate::wire::cursor::Resume;
 use crate::wire::event::ByeReason;
@@ -63,33 +64,27 @@ impl Stream for Feed {
     }
 }
 
-/// When a client should come back: spread, so that those who were cut together do not return together.
-pub fn retry_ms() -> u32 {
-    let mut bytes = [0u8; 2];
-    // Without randomness the middle of the range is as good as any.
-    let drawn = aws_lc_rs::rand::fill(&mut bytes).map_or(2_000, |()| u32::from(u16::from_le_bytes(bytes)) % 4_001);
-    2_000 + drawn
-}
-
 impl Broker {
     /// Opens a feed. It attaches and reads when it is first polled.
     ///
     /// # Errors
     /// The reason to refuse the stream with, as a single `bye`.
     pub fn open_feed(&self, who: UserIdentity, request: FeedRequest) -> Result<Feed, ByeReason> {
-        self.has_room()?;
+        let opener = self.admit(&request.resume)?;
         let id = StreamId(Uuid::now_v7().as_u128());
-        Ok(Feed { id, events: Box::pin(events(self.clone(), id, who, request)) })
+        Ok(Feed { id, events: Box::pin(events(self.clone(), id, who, request, opener)) })
     }
 
-    /// Whether one more subscriber is taken.
-    pub(super) fn has_room(&self) -> Result<(), ByeReason> {
+    /// A place among those who open, for one who goes on from here.
+    pub(super) fn admit(&self, resume: &Resume) -> Result<Opener, ByeReason> {
         let refusal = if self.inner.lifecycle.is_draining() {
             ByeReason::Shutdown
         } else if self.inner.hub.len() >= self.inner.config().hub.max_subscribers {
             ByeReason::Overloaded
+        } else if let Some(opener) = self.inner.admission.opener(resume, &self.head()) {
+            return Ok(opener);
         } else {
-            return Ok(());
+            ByeReason::Overloaded
         };
         self.inner.metrics.byes.get_or_create(&[("reason", refusal.as_str())]).inc();
         Err(refusal)
@@ -120,22 +115,26 @@ fn events(
     id: StreamId,
     who: UserIdentity,
     request: FeedRequest,
+    opener: Opener,
 ) -> impl Stream<Item = FeedItem> + Send {
     async_stream::stream! {
         // Boxed, as all that a feed does now and then: idle it keeps the room of its largest moment.
         let (live, opening) = match Box::pin(Live::open(&broker, id, who, request, Stay::Stream)).await {
             Ok(opened) => opened,
             Err(reason) => {
-                yield FeedItem::Bye(reason, bye(&broker.inner, reason));
+                drop(opener);
+                let ended = broker.inner.ended(reason);
+                yield FeedItem::Bye(reason, bye(&broker.inner, ended));
                 return;
             }
         };
+        drop(opener);
         let Opening { hello, first, mut backlog, .. } = opening;
-        yield FeedItem::Frames(vec![Arc::new(Frame::hello(&hello, retry_ms()))]);
+        yield FeedItem::Frames(vec![Arc::new(Frame::hello(&hello, unannounced_retry_ms()))]);
         if !first.is_empty() {
             yield FeedItem::Frames(first);
         }
-        let mut expiry = Expiry::new(&live, &broker.inner.clock);
+        let mut ending = Ending::new(&live, &broker.inner.clock, broker.inner.config().max_age);
         // Counts that belong behind what is still to be replayed.
         let mut counts_behind: Option<SharedFrame> = None;
         loop {
@@ -144,59 +143,54 @@ fn events(
                     Ok(frames) if frames.is_empty() => {}
                     Ok(frames) => yield FeedItem::Frames(frames),
                     Err(reason) => {
-                        yield FeedItem::Bye(reason, bye(&broker.inner, reason));
+                        yield FeedItem::Bye(reason, bye(&broker.inner, Ended::alone(reason)));
                         return;
                     }
                 }
-                if expiry.is_over() {
-                    yield FeedItem::Bye(expiry.reason(), bye(&broker.inner, expiry.reason()));
-                    return;
-                }
-                if let Some(reason) = live.subscriber().ending() {
+                if let Some(ended) = ending.due(&live) {
                     // What waits in the queue lies behind what was not replayed: nobody may go on from there.
-                    yield FeedItem::Bye(reason, bye(&broker.inner, reason));
+                    yield FeedItem::Bye(ended.reason, bye(&broker.inner, ended));
                     return;
                 }
             }
             if let Some(counts) = counts_behind.take() {
                 yield FeedItem::Frames(vec![counts]);
             }
-            // Asked for as well as waited for: a reader that is never idle would outlive its token otherwise.
-            if expiry.is_over() {
-                yield FeedItem::Bye(expiry.reason(), bye(&broker.inner, expiry.reason()));
+            if let Some(ended) = ending.own() {
+                yield FeedItem::Bye(ended.reason, bye(&broker.inner, ended));
                 return;
             }
             let taken = tokio::select! {
                 biased;
                 taken = live.take() => taken,
-                event = expiry.next() => match event {
-                    ExpiryEvent::Warn(seconds) => {
+                turn = ending.next() => match turn {
+                    Turn::Warn(seconds) => {
                         yield FeedItem::Frames(vec![Arc::new(Frame::token(seconds))]);
                         continue;
                     }
-                    ExpiryEvent::End => {
-                        yield FeedItem::Bye(expiry.reason(), bye(&broker.inner, expiry.reason()));
+                    Turn::End(ended) => {
+                        yield FeedItem::Bye(ended.reason, bye(&broker.inner, ended));
                         return;
                     }
                 },
             };
             if taken.expiry_moved {
-                expiry = Expiry::new(&live, &broker.inner.clock);
+                ending.renewed(&live);
             }
             let (end, lagged) = (taken.end, taken.lagged);
             let fresh = backlog.unsent(taken);
             if !fresh.is_empty() {
                 yield FeedItem::Frames(fresh);
             }
-            if let Some(reason) = end {
-                yield FeedItem::Bye(reason, bye(&broker.inner, reason));
+            if let Some(ended) = end {
+                yield FeedItem::Bye(ended.reason, bye(&broker.inner, ended));
                 return;
             }
             if lagged {
                 match Box::pin(live.resync(&mut backlog)).await {
                     Ok(counts) => counts_behind = counts,
                     Err(reason) => {
-                        yield FeedItem::Bye(reason, bye(&broker.inner, reason));
+                        yield FeedItem::Bye(reason, bye(&broker.inner, Ended::alone(reason)));
                         return;
                     }
                 }
@@ -206,19 +200,7 @@ fn events(
 }
 
 /// The last frame of a subscriber; counted.
-pub(super) fn bye(inner: &Inner, reason: ByeReason) -> SharedFrame {
-    inner.metrics.byes.get_or_create(&[("reason", reason.as_str())]).inc();
-    Arc::new(Frame::bye(reason, retry_ms()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retries_are_spread_over_the_range_of_the_contract() {
-        let drawn: Vec<u32> = (0..1_000).map(|_| retry_ms()).collect();
-        assert!(drawn.iter().all(|ms| (2_000..=6_000).contains(ms)));
-        assert!(drawn.iter().any(|ms| *ms < 3_000) && drawn.iter().any(|ms| *ms > 5_000));
-    }
+pub(super) fn bye(inner: &Inner, ended: Ended) -> SharedFrame {
+    inner.metrics.byes.get_or_create(&[("reason", ended.reason.as_str())]).inc();
+    Arc::new(Frame::bye(ended.reason, retry_ms(ended)))
 }

@@ -11,7 +11,7 @@ use super::feed::{FeedRequest, MAX_SNAPSHOT};
 use super::inbox::may_see;
 use super::opening::{Backlog, Begin, Greeting, Opening, Plan, floor_since, join, kinds, shown};
 use super::tally::Tallies;
-use crate::hub::{Attach, Attachment, Seat, Subscriber, Taken};
+use crate::hub::{Attach, Attachment, Ended, Seat, Subscriber, Taken};
 use crate::model::{Credential, StreamId, UserIdentity, UserKey};
 use crate::store::StoreError;
 use crate::wire::event::{ByeReason, EventKind};
@@ -103,11 +103,11 @@ impl Live {
         let Attempt::Attached(attachment, tally, opening) = attempt else { return Err(ByeReason::Overloaded) };
         if broker.inner.is_revoked(&who) {
             // It was taken back after the credential was judged, maybe just before this one came to the hub.
-            attachment.subscriber().end(ByeReason::Revoked);
+            attachment.subscriber().end(Ended::alone(ByeReason::Revoked));
         }
         if broker.inner.lifecycle.is_draining() {
             // The drain may have walked the hub just before this one came.
-            attachment.subscriber().end(ByeReason::Shutdown);
+            attachment.subscriber().end(broker.inner.ended(ByeReason::Shutdown));
         }
         Ok((Self { broker: broker.clone(), who, request, attachment, _tally: tally }, *opening))
     }
@@ -129,7 +129,10 @@ impl Live {
         let (who, request) = (self.who.clone(), self.request.clone());
         let (user, last, head, known) = (self.subscriber().user, backlog.last, backlog.head, backlog.floor);
         let mut plan = std::mem::take(&mut backlog.plan);
+        let _turn = self.broker.inner.admission.replay().await;
+        let newest = self.broker.inner.newest.clone();
         let read = self.broker.inner.store.read(move |session| {
+            let sharing = newest.sharing();
             session.snapshot(|reader| {
                 let sight = reader.sight(user)?;
                 let Some(floor) = floor_since(&sight, &who, last, known) else { return Ok(None) };
@@ -137,7 +140,7 @@ impl Live {
                     let shown = shown(&sight, &who, &request.filter);
                     plan = Plan::gather(reader, &shown, kinds(&request.filter), last, head)?;
                 }
-                let (frames, reached) = plan.page(reader, user, head)?;
+                let (frames, reached) = plan.page(reader, &sharing, user, head)?;
                 Ok(Some((frames, plan, reached, floor)))
             })
         });
@@ -203,7 +206,15 @@ async fn attempt(
         let Ok(attachment) = inner.hub.attach(attach) else { return Ok(Attempt::Full) };
         join(session, &attachment, &who)?;
         let greeting = Greeting { heartbeat: inner.config().heartbeat.as_secs(), stream: stream.to_string() };
-        let begin = Begin { who: &who, request: &request, greeting, tallies: &inner.tallies, metrics: &inner.metrics };
+        let sharing = inner.newest.sharing();
+        let begin = Begin {
+            who: &who,
+            request: &request,
+            greeting,
+            tallies: &inner.tallies,
+            metrics: &inner.metrics,
+            sharing: &sharing,
+        };
         let opening = session.snapshot(|reader| begin.run(reader, user))?;
         Ok(Attempt::Attached(attachment, tally, Box::new(opening)))
     });

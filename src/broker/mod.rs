@@ -6,8 +6,9 @@
 //!
 //! Rank 3: imports `model`, `wire`, `clock`, `metrics`, `lifecycle`, `store`, `hub`.
 
+mod admission;
+mod ending;
 mod error;
-mod expiry;
 mod fanout;
 mod feed;
 mod identity;
@@ -15,6 +16,7 @@ mod inbox;
 mod janitor;
 mod keys;
 mod live;
+mod newest;
 mod notifications;
 mod opening;
 mod poll;
@@ -40,7 +42,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 pub use error::{AuthError, BrokerError};
-pub use feed::{Feed, FeedItem, FeedRequest, retry_ms};
+pub use feed::{Feed, FeedItem, FeedRequest};
 pub use identity::Credentials;
 pub use inbox::InboxQuery;
 pub use poll::{MAX_POLL_EVENTS, PollRequest};
@@ -58,13 +60,14 @@ use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::model::{Cursor, Epoch, Timestamp, UserId, UserKey};
 use crate::store::{self, Appear, Policy, Store, StoreError};
-use crate::wire::event::ByeReason;
 
 /// Settings of the rules.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Silence after which a stream shows a sign of life.
     pub heartbeat: Duration,
+    /// How old a stream gets at most before another takes its place; `None` is as old as it likes.
+    pub max_age: Option<Duration>,
     /// How long a ticket is good for.
     pub ticket_ttl: Duration,
     /// How long a stream goes on on a proxy's word before the proxy is asked again.
@@ -91,6 +94,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
+            max_age: Some(Duration::from_hours(6)),
             ticket_ttl: Duration::from_hours(12),
             ticket_first_use: Duration::from_mins(1),
             proxy_recheck: Duration::from_mins(15),
@@ -143,6 +147,8 @@ struct Inner {
     store: Store,
     hub: Arc<Hub>,
     tallies: Arc<Mutex<tally::Tallies>>,
+    newest: Arc<newest::Newest>,
+    admission: admission::Admission,
     /// Wakes whoever does what is due.
     due: Arc<Notify>,
     keys: keys::Keyring,
@@ -180,7 +186,9 @@ impl Broker {
         let reread = Arc::new(Notify::new());
         let (turns, turned) = watch::channel(0);
         let (epoch, woken) = (store.epoch().clone(), reread.clone());
-        let fanout = fanout::Fanout::new(epoch, hub.clone(), tallies.clone(), metrics.clone(), woken, turns);
+        let newest = Arc::new(newest::Newest::new(metrics.clone()));
+        let fanout =
+            fanout::Fanout::new(epoch, hub.clone(), tallies.clone(), newest.clone(), metrics.clone(), woken, turns);
         lifecycle.spawn_core(fanout.run(feed));
         let inner = Inner {
             config: ArcSwap::from_pointee(config),
@@ -191,6 +199,8 @@ impl Broker {
             store,
             hub,
             tallies,
+            newest,
+            admission: admission::Admission::default(),
             due: Arc::default(),
             keys,
             revocations,
@@ -249,13 +259,8 @@ impl Broker {
         self.inner.config.store(Arc::new(Config { operator_secret, hub: now.hub, store: now.store.clone(), ..config }));
         if narrows {
             // A key that is gone may have been stolen: whoever streams by its tokens is judged anew.
-            self.inner.hub.all(|subscriber| subscriber.end(ByeReason::Rotate));
+            self.rotate_all();
         }
-    }
-
-    /// Ends every stream with `bye shutdown`.
-    pub fn drain(&self) {
-        self.inner.hub.all(|subscriber| subscriber.end(ByeReason::Shutdown));
     }
 
     pub fn health(&self) -> Health {

@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use super::feed::FeedRequest;
 use super::inbox::may_see;
+use super::newest::Sharing;
 use super::tally::Tallies;
 use crate::hub::{Attachment, Filter, Taken};
 use crate::metrics::Metrics;
-use crate::model::{Credential, Cursor, Seq, UserIdentity, UserKey};
-use crate::store::{InboxState, Kinds, PageQuery, Position, Reader, Replayed, Session, Sight, StoreError};
+use crate::model::{Credential, Cursor, EntryState, Seq, UserIdentity, UserKey};
+use crate::store::{InboxState, Kinds, PageQuery, Position, Reader, Replayed, Session, Shared, Sight, StoreError};
 use crate::wire::cursor::Resume;
 use crate::wire::event::{EventKind, Hello, MISSED_EXACT, ResetReason};
 use crate::wire::frame::{Frame, SharedFrame};
@@ -83,12 +84,14 @@ impl Plan {
     pub(super) fn page(
         &mut self,
         reader: &Reader<'_>,
+        sharing: &Sharing,
         user: UserKey,
         head: Seq,
     ) -> Result<(Vec<SharedFrame>, Seq), StoreError> {
         let (mut frames, mut bytes) = (Vec::new(), 0);
-        let passed = reader.replay(user, self.positions.make_contiguous(), |event| {
-            let frame = replayed(reader, event);
+        let known = |seq| sharing.known(seq);
+        let passed = reader.replay(user, self.positions.make_contiguous(), known, |event| {
+            let frame = replayed(reader, sharing, event);
             bytes += frame.weight();
             frames.push(frame);
             if frames.len() < PAGE_EVENTS && bytes < PAGE_BYTES {
@@ -107,11 +110,22 @@ impl Plan {
     }
 }
 
-fn replayed(reader: &Reader<'_>, event: Replayed) -> SharedFrame {
-    Arc::new(match event {
-        Replayed::Notification(notification, state) => Frame::replayed(reader.epoch(), &notification, state),
-        Replayed::State(change) => Frame::state(reader.epoch(), &change, None),
-    })
+fn replayed(reader: &Reader<'_>, sharing: &Sharing, event: Replayed<SharedFrame>) -> SharedFrame {
+    match event {
+        Replayed::Known(frame) => {
+            sharing.taken();
+            frame
+        }
+        Replayed::Notification { notification, state, shared } => {
+            sharing.read();
+            let frame = Arc::new(Frame::replayed(reader.epoch(), &notification, state));
+            if shared == Shared::Topic && state == EntryState::default() {
+                sharing.keep(notification.seq, &frame);
+            }
+            frame
+        }
+        Replayed::State(change) => Arc::new(Frame::state(reader.epoch(), &change, None)),
+    }
 }
 
 impl Backlog {
@@ -179,6 +193,7 @@ pub(super) struct Begin<'b> {
     pub(super) greeting: Greeting,
     pub(super) tallies: &'b parking_lot::Mutex<Tallies>,
     pub(super) metrics: &'b Metrics,
+    pub(super) sharing: &'b Sharing,
 }
 
 impl Begin<'_> {
@@ -220,7 +235,7 @@ impl Begin<'_> {
             && self.request.filter.wants(EventKind::Unread)
             && !self.request.filter.is_open()
             && !reader.positions(&visible(sight, self.who), Kinds::All, after, head, 1)?.is_empty();
-        let (first, last) = plan.page(reader, shown.user, head)?;
+        let (first, last) = plan.page(reader, self.sharing, shown.user, head)?;
         let floor = visible(sight, self.who).highest_floor();
         Ok(Opening { hello, first, backlog: Backlog { last, head, floor, plan }, counts_moved })
     }
@@ -238,7 +253,7 @@ impl Begin<'_> {
         let hello = self.hello(reader, sight, after, Some(reason), positions.len());
         // What lies between the newest of these and the head is part of the state they show.
         let mut plan = Plan { positions, complete: true };
-        let (entries, last) = plan.page(reader, sight.user, head)?;
+        let (entries, last) = plan.page(reader, self.sharing, sight.user, head)?;
         let mut first = Vec::with_capacity(entries.len() + 1);
         if filter.wants(EventKind::Unread) {
             let counts = sight.counts(|span| may_see(self.who, span));

@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::Broker;
-use super::expiry::{Expiry, ExpiryEvent};
+use super::ending::{Ending, Turn};
 use super::feed::{FeedRequest, bye};
 use super::live::{Live, Stay};
 use super::opening::{Backlog, Opening};
-use crate::hub::Taken;
+use crate::hub::{Ended, Taken};
 use crate::model::{Counts, Cursor, Seq, StreamId, UserIdentity};
 use crate::wire::event::{ByeReason, EventKind};
 use crate::wire::frame::{Frame, SharedFrame};
@@ -47,12 +47,13 @@ impl Broker {
     /// # Errors
     /// Why it is refused: draining, too many subscribers, or the log can't be read.
     pub async fn poll(&self, who: UserIdentity, request: PollRequest) -> Result<Polled, ByeReason> {
-        self.has_room()?;
+        let opener = self.admit(&request.feed.resume)?;
         let PollRequest { feed, wait, limit, client } = request;
         let deadline = Instant::now() + wait;
         let (wants_counts, stream) = (feed.filter.wants(EventKind::Unread), StreamId(Uuid::now_v7().as_u128()));
         let stay = if wait.is_zero() { Stay::Glance } else { Stay::Poll(client) };
         let (live, opening) = Live::open(self, stream, who.clone(), feed, stay).await?;
+        drop(opener);
         let Opening { hello, first, backlog, counts_moved } = opening;
 
         let page = Page::new(limit.clamp(1, MAX_POLL_EVENTS), hello.cursor.seq);
@@ -68,7 +69,7 @@ impl Broker {
         if wants_counts && hello.reset.is_none() && (is_news || fresh) {
             frames.push(Arc::new(Frame::unread(&hello.cursor.epoch, &counts, as_of)));
         }
-        frames.extend(end.map(|reason| bye(&self.inner, reason)));
+        frames.extend(end.map(|ended| bye(&self.inner, ended)));
         let cursor = Cursor { epoch: hello.cursor.epoch, seq: cursor };
         Ok(Polled { user: who.user, cursor, reset: hello.reset, frames, counts, more, expires: who.expires })
     }
@@ -107,22 +108,22 @@ impl Poll<'_> {
     }
 
     /// Waits until something comes, and a little longer for what comes with it. Returns why the subscriber must end.
-    async fn park(&mut self, deadline: Instant) -> Result<Option<ByeReason>, ByeReason> {
-        let mut expiry = Expiry::new(self.live, &self.broker.inner.clock);
+    async fn park(&mut self, deadline: Instant) -> Result<Option<Ended>, ByeReason> {
+        let mut ending = Ending::new(self.live, &self.broker.inner.clock, None);
         let mut until = deadline;
         while self.page.has_room() {
             let taken = tokio::select! {
                 biased;
                 taken = self.live.take() => taken,
-                event = expiry.next() => match event {
+                turn = ending.next() => match turn {
                     // `expires` stands in each answer; a warning here would wake every poll of the last minute.
-                    ExpiryEvent::Warn(_) => continue,
-                    ExpiryEvent::End => return Ok(Some(expiry.reason())),
+                    Turn::Warn(_) => continue,
+                    Turn::End(ended) => return Ok(Some(ended)),
                 },
                 () = sleep_until(until) => return Ok(None),
             };
             if taken.expiry_moved {
-                expiry = Expiry::new(self.live, &self.broker.inner.clock);
+                ending.renewed(self.live);
             }
             let is_news = !taken.frames.is_empty() || taken.counts.is_some() || taken.lagged;
             let end = self.absorb(taken).await?;
@@ -137,7 +138,7 @@ impl Poll<'_> {
         Ok(None)
     }
 
-    async fn absorb(&mut self, taken: Taken) -> Result<Option<ByeReason>, ByeReason> {
+    async fn absorb(&mut self, taken: Taken) -> Result<Option<Ended>, ByeReason> {
         let (end, lagged) = (taken.end, taken.lagged);
         let counted = taken.counts.as_ref().filter(|_| !lagged).map(|(as_of, _)| *as_of);
         let mut frames = self.backlog.unsent(taken);

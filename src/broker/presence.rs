@@ -1,6 +1,7 @@
 //! Who is online now, for those who keep the server: users with at least one live subscriber.
 
 use super::{Broker, BrokerError};
+use crate::hub::Ended;
 use crate::model::{Identity, Scope, UserId, UserKey};
 use crate::wire::event::ByeReason;
 use crate::wire::ops::OnlineUser;
@@ -45,7 +46,7 @@ impl Broker {
     pub(super) fn end_streams(&self, user: UserKey, reason: ByeReason) -> usize {
         let mut ended = 0;
         self.inner.hub.of_user(user, |subscriber| {
-            subscriber.end(reason);
+            subscriber.end(Ended::alone(reason));
             ended += 1;
         });
         ended

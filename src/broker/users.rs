@@ -34,7 +34,10 @@ impl Broker {
         let mut erased = Erased::default();
         let mut found = false;
         let key = loop {
-            match self.inner.store.write(ForgetUser { user: user.clone() }).await? {
+            let forgotten = self.inner.store.write(ForgetUser { user: user.clone() }).await?;
+            // What was read before may bear the name.
+            self.inner.newest.forget_all();
+            match forgotten {
                 Forgotten::Part { unsigned, others } => {
                     found |= unsigned + others > 0;
                     erased.unsigned += unsigned;

@@ -158,6 +158,7 @@ fn broker_config(o: &mut Overlay) -> broker::Config {
         ticket_ttl: span(o, "auth.ticket_ttl", 60..=7 * DAY),
         proxy_recheck: span(o, "auth.trusted_header_recheck", 10..=DAY),
         heartbeat: span(o, "streams.heartbeat", 1..=25),
+        max_age: Some(span(o, "streams.max_age", 0..=30 * DAY)).filter(|age| !age.is_zero()),
         unknown_topics: o.read("topics.unknown", "\"create\" or \"refuse\"", unknown),
         unknown_users: o.read("users.unknown", "\"create\" or \"refuse\"", unknown),
         schedule_horizon: span(o, "schedule.horizon", 60..=3_650 * DAY),

@@ -106,7 +106,9 @@ impl App {
                     .await
             }
             // A browser's EventSource stops for ever on an error status, so a stream's refusal may need another form.
-            Err(denied) if entry.route == Route::OpenStream => stream::turn_away(&head.headers, &query, denied),
+            Err(denied) if entry.route == Route::OpenStream => {
+                stream::turn_away(&head.headers, &query, denied, |reason| self.broker().retry_ms(reason))
+            }
             Err(denied) if entry.route == Route::OpenWebSocket => {
                 stream::websocket::turn_away(self, &head, &query, denied)
             }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 pub use filter::Filter;
-pub use subscriber::{Pushed, Subscriber, Taken};
+pub use subscriber::{Ended, Pushed, Subscriber, Taken};
 
 use crate::model::{Seq, StreamId, Timestamp, TopicKey, TopicName, TopicPattern, UserKey};
 use crate::wire::event::ByeReason;
@@ -113,7 +113,7 @@ impl Hub {
         for seat in &subscriber.seats {
             let older = self.seats.lock().insert(seat.clone(), subscriber.clone());
             if let Some(older) = older {
-                older.end(ByeReason::Replaced);
+                older.end(Ended::alone(ByeReason::Replaced));
             }
         }
         let (stream, user) = (subscriber.stream, subscriber.user);
@@ -145,6 +145,11 @@ impl Hub {
         for shard in &self.users {
             shard.lock().values().flat_map(HashMap::values).for_each(&mut visit);
         }
+    }
+
+    /// All who are here now.
+    pub fn streams(&self) -> Vec<Arc<Subscriber>> {
+        self.streams.lock().values().cloned().collect()
     }
 
     /// The subscriber with this stream's id.
@@ -322,7 +327,7 @@ mod tests {
         };
         let (first, other_user, other_client) = (sit(1, 1, "a"), sit(2, 2, "a"), sit(3, 1, "b"));
         let second = sit(4, 1, "a");
-        assert_eq!(first.subscriber().ending(), Some(ByeReason::Replaced));
+        assert_eq!(first.subscriber().ending(), Some(Ended::alone(ByeReason::Replaced)));
         drop(first);
         for seated in [&other_user, &other_client, &second] {
             assert_eq!(seated.subscriber().ending(), None);

@@ -36,7 +36,7 @@ struct Queue {
     counts_sent: Option<Instant>,
     counts_due: bool,
     lagged: bool,
-    end: Option<ByeReason>,
+    end: Option<Ended>,
     expires: Option<Timestamp>,
     expiry_moved: bool,
     joined: Vec<TopicKey>,
@@ -54,9 +54,23 @@ pub struct Taken {
     /// The queue overran: what is missing stands in the log.
     pub lagged: bool,
     /// The stream is to end.
-    pub end: Option<ByeReason>,
+    pub end: Option<Ended>,
     /// The credential was renewed.
     pub expiry_moved: bool,
+}
+
+/// Why a subscriber must end, and how many end with it, itself included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub reason: ByeReason,
+    pub together: usize,
+}
+
+impl Ended {
+    /// An end that nobody shares.
+    pub const fn alone(reason: ByeReason) -> Self {
+        Self { reason, together: 1 }
+    }
 }
 
 /// What became of a frame.
@@ -170,13 +184,13 @@ impl Subscriber {
     }
 
     /// Asks the feed to end. The first reason stays.
-    pub fn end(&self, reason: ByeReason) {
-        self.queue.lock().end.get_or_insert(reason);
+    pub fn end(&self, ended: Ended) {
+        self.queue.lock().end.get_or_insert(ended);
         self.wake();
     }
 
     /// Why the stream is to end, where it is.
-    pub fn ending(&self) -> Option<ByeReason> {
+    pub fn ending(&self) -> Option<Ended> {
         self.queue.lock().end
     }
 
@@ -239,7 +253,7 @@ impl Subscriber {
     /// Takes the topics it was in, for the end.
     pub(super) fn detached(&self) -> Vec<TopicKey> {
         let mut queue = self.queue.lock();
-        queue.end.get_or_insert(ByeReason::Shutdown);
+        queue.end.get_or_insert(Ended::alone(ByeReason::Shutdown));
         queue.frames = VecDeque::new();
         std::mem::take(&mut queue.joined)
     }

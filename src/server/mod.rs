@@ -208,7 +208,7 @@ impl Drain {
         let left = || self.deadlines.hard.saturating_sub(begun.elapsed());
         tracing::info!(deadline_ms = self.deadlines.drain.as_millis(), "Draining: no new connections, streams say bye");
         self.lifecycle.drain();
-        broker.drain();
+        broker.drain().await;
         // The core ends with its last user; connections are the others.
         drop(broker);
         if !self.lifecycle.edges_ended(self.deadlines.drain).await {

@@ -64,7 +64,7 @@ pub use open::OpenError;
 pub use publish::{Place, Policy, Publish, PublishOutcome, Unknown, When};
 pub use reader::{Reader, Session};
 pub use recount::{Drift, RepairTopics, RepairUser};
-pub use replay::{Kinds, Position, Replayed};
+pub use replay::{Kinds, Position, Replayed, Shared};
 pub use retention::{ClearTopic, MAX_TAKEN, OldTopic, PruneTopic, PruneUser, Retention, Shrink, Surplus};
 pub use revocations::{MAX_REVOCATIONS, Restore, Revoke};
 pub use schedule::{MAX_SCHEDULED, PruneFailed, Reschedule, ScheduledRow, SettleDue, Settled};

@@ -36,10 +36,14 @@ const LOCATE_AT: &str = "
     JOIN categories c ON c.id = n.category
     LEFT JOIN topics t ON t.id = n.topic
     WHERE n.seq = ?1 AND t.deleted IS NULL";
+const LIVING_OF_TOPIC: &str = "
+    SELECT n.topic, n.category FROM notifications n JOIN topics t ON t.id = n.topic
+    WHERE n.seq = ?1 AND n.died IS NULL AND t.deleted IS NULL";
 const ENTRY_EXISTS: &str = "SELECT 1 FROM entries WHERE user = ?1 AND source = ?2 AND seq = ?3";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[&str] = &[INSERT_NOTIFICATION, SELECT_NOTIFICATION, LOCATE, LOCATE_AT, ENTRY_EXISTS];
+pub(super) const STATEMENTS: &[&str] =
+    &[INSERT_NOTIFICATION, SELECT_NOTIFICATION, LOCATE, LOCATE_AT, LIVING_OF_TOPIC, ENTRY_EXISTS];
 
 /// What of a notification is stored besides what readers see.
 pub(super) struct Record<'n> {
@@ -103,6 +107,12 @@ pub(super) struct Stored {
 /// The notification at a position, where there is one.
 pub(super) fn load(connection: &Connection, seq: Seq) -> Result<Option<Stored>, rusqlite::Error> {
     connection.prepare_cached(SELECT_NOTIFICATION)?.query_row([seq], stored).optional()
+}
+
+/// The topic and the category of a topic's notification at a position, where it is alive.
+pub(super) fn living_of_topic(connection: &Connection, seq: Seq) -> Result<Option<(TopicKey, i64)>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(LIVING_OF_TOPIC)?;
+    statement.query_row([seq], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 fn stored(row: &Row<'_>) -> Result<Stored, rusqlite::Error> {

@@ -85,11 +85,25 @@ enum PositionKind {
     Death(SourceKey),
 }
 
-/// What stands at a position.
+/// What stands at a position. `K` is what the caller knows of an entry that nobody has marked.
 #[derive(Clone, Debug)]
-pub enum Replayed {
-    Notification(Notification, EntryState),
+pub enum Replayed<K> {
+    Notification {
+        notification: Notification,
+        state: EntryState,
+        /// Whether it is a topic's, which others read too.
+        shared: Shared,
+    },
+    /// It is alive and the user's, without a mark: what the caller knows of it holds.
+    Known(K),
     State(StateChange),
+}
+
+/// Whether others read the same entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    Topic,
+    Direct,
 }
 
 /// Which kinds of event a replay is asked for.
@@ -179,21 +193,23 @@ impl Reader<'_> {
     }
 
     /// Hands over what stands at these positions, in their order, until `take` has enough. What is gone meanwhile is
-    /// left out. Returns how many positions were passed.
+    /// left out. What `known` has of a topic's entry is handed back in place of the entry, where the user has set no
+    /// mark on it. Returns how many positions were passed.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn replay(
+    pub fn replay<K>(
         &self,
         user: UserKey,
         positions: &[Position],
-        mut take: impl FnMut(Replayed) -> ControlFlow<()>,
+        known: impl Fn(Seq) -> Option<K>,
+        mut take: impl FnMut(Replayed<K>) -> ControlFlow<()>,
     ) -> Result<usize, StoreError> {
         let Some(first) = positions.first() else { return Ok(0) };
         let states = States::load(self.connection(), user, first.seq)?;
         for (passed, position) in positions.iter().enumerate() {
             let found = match position.kind {
-                PositionKind::Notification => self.living(user, position.seq, &states)?,
+                PositionKind::Notification => self.living(user, position.seq, &states, known(position.seq))?,
                 PositionKind::Mark => self.mark_at(user, position.seq)?.map(Replayed::State),
                 PositionKind::Death(source) => self.death_at(user, source, position.seq)?.map(Replayed::State),
             };
@@ -205,7 +221,21 @@ impl Reader<'_> {
     }
 
     /// The notification at a position. It may have died since the position was gathered.
-    fn living(&self, user: UserKey, seq: Seq, states: &States<'_>) -> Result<Option<Replayed>, StoreError> {
+    fn living<K>(
+        &self,
+        user: UserKey,
+        seq: Seq,
+        states: &States<'_>,
+        known: Option<K>,
+    ) -> Result<Option<Replayed<K>>, StoreError> {
+        if let Some(known) = known {
+            let Some((topic, category)) = notifications::living_of_topic(self.connection(), seq)? else {
+                return Ok(None);
+            };
+            if states.of(SourceKey::topic(topic), category, seq)? == EntryState::default() {
+                return Ok(Some(Replayed::Known(known)));
+            }
+        }
         let Some(stored) = notifications::load(self.connection(), seq)?.filter(|stored| stored.died.is_none()) else {
             return Ok(None);
         };
@@ -214,7 +244,8 @@ impl Reader<'_> {
             return Ok(None);
         }
         let state = states.of(stored.source, stored.category, seq)?;
-        Ok(Some(Replayed::Notification(stored.notification, state)))
+        let shared = if stored.source.as_topic().is_some() { Shared::Topic } else { Shared::Direct };
+        Ok(Some(Replayed::Notification { notification: stored.notification, state, shared }))
     }
 
     /// The mark that was committed at a position, as far as later marks have not overtaken it.

@@ -23,7 +23,7 @@ use super::body::Body;
 use super::call::Call;
 use super::limits::Sole;
 use super::query::Query;
-use crate::broker::{AuthError, FeedRequest, retry_ms};
+use crate::broker::{AuthError, FeedRequest};
 use crate::wire::event::ByeReason;
 use crate::wire::frame::{Frame, Framing};
 use crate::wire::problem::Problem;
@@ -49,7 +49,8 @@ pub fn open(call: &Call) -> Result<Response<Body>, Problem> {
         Err(limited) if speaks_event_stream(call.headers()) => {
             tracing::debug!(limit = limited.limit, "a stream is refused");
             call.app.metrics().byes.get_or_create(&[("reason", ByeReason::Overloaded.as_str())]).inc();
-            return refuse(call.headers(), ByeReason::Overloaded, framing);
+            let reason = ByeReason::Overloaded;
+            return refuse(call.headers(), reason, |reason| call.broker().retry_ms(reason), framing);
         }
         Err(limited) => return Err(limited.into()),
     };
@@ -64,16 +65,21 @@ pub fn open(call: &Call) -> Result<Response<Body>, Problem> {
             }
             Ok(response)
         }
-        Err(reason) => refuse(call.headers(), reason, framing),
+        Err(reason) => refuse(call.headers(), reason, |reason| call.broker().retry_ms(reason), framing),
     }
 }
 
-/// Answers a caller who was not let in.
+/// Answers a caller who was not let in; `retry_ms` is when such a one should come back.
 ///
 /// # Errors
 /// 401 or 403 for a credential that never was good, was revoked, or is another's.
-pub fn turn_away(headers: &HeaderMap, query: &Query, denied: Denied) -> Result<Response<Body>, Problem> {
-    refuse(headers, refusal(denied)?, options::framing(query))
+pub fn turn_away(
+    headers: &HeaderMap,
+    query: &Query,
+    denied: Denied,
+    retry_ms: impl FnOnce(ByeReason) -> u32,
+) -> Result<Response<Body>, Problem> {
+    refuse(headers, refusal(denied)?, retry_ms, options::framing(query))
 }
 
 /// What to say with a `bye` to a caller who was not let in.
@@ -96,11 +102,16 @@ fn refusal(denied: Denied) -> Result<ByeReason, Problem> {
 }
 
 /// A single `bye` without an id, or a problem for those who would not understand it.
-fn refuse(headers: &HeaderMap, reason: ByeReason, framing: Framing) -> Result<Response<Body>, Problem> {
+fn refuse(
+    headers: &HeaderMap,
+    reason: ByeReason,
+    retry_ms: impl FnOnce(ByeReason) -> u32,
+    framing: Framing,
+) -> Result<Response<Body>, Problem> {
     if !speaks_event_stream(headers) {
         return Err(reason.into());
     }
-    let bye = Frame::bye(reason, retry_ms()).sse(framing).clone();
+    let bye = Frame::bye(reason, retry_ms(reason)).sse(framing).clone();
     // A stream rather than a whole body: some parsers give up on an event stream that names its length.
     Ok(event_stream(Body::Stream(Box::pin(stream::iter([bye])))))
 }
@@ -132,12 +143,13 @@ mod tests {
     #[test]
     fn an_event_source_is_refused_with_a_bye_and_others_with_a_status() {
         for spoken in ["text/event-stream", "text/html, Text/Event-Stream;q=0.9"] {
-            let refused = turn_away(&accept(spoken), &Query::default(), Denied::Unauthenticated(AuthError::Expired));
+            let denied = Denied::Unauthenticated(AuthError::Expired);
+            let refused = turn_away(&accept(spoken), &Query::default(), denied, |_| 2_000);
             assert_eq!(refused.map(|r| r.status().as_u16()).map_err(|p| p.code), Ok(200), "{spoken}");
         }
         for other in ["*/*", "application/json", "text/event-streams", ""] {
-            let refused =
-                turn_away(&accept(other), &Query::default(), Denied::Unauthenticated(AuthError::Storage("x".into())));
+            let denied = Denied::Unauthenticated(AuthError::Storage("x".into()));
+            let refused = turn_away(&accept(other), &Query::default(), denied, |_| 2_000);
             assert_eq!(refused.map_err(|p| (p.status, p.retry_after.is_some())).err(), Some((503, true)), "{other}");
         }
     }
@@ -147,7 +159,7 @@ mod tests {
         for (denied, status) in
             [(Denied::Missing, 401), (Denied::Unauthenticated(AuthError::Invalid), 401), (Denied::Forbidden("x"), 403)]
         {
-            let refused = turn_away(&accept("text/event-stream"), &Query::default(), denied);
+            let refused = turn_away(&accept("text/event-stream"), &Query::default(), denied, |_| 2_000);
             assert_eq!(refused.map_err(|p| p.status).err(), Some(status));
         }
     }

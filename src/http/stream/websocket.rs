@@ -23,7 +23,7 @@ use super::live::LiveStream;
 use super::options::Options;
 use super::refusal;
 use super::sse::Heartbeat;
-use crate::broker::{AuthError, Broker, BrokerError, Feed, FeedItem, FeedRequest, Mute, retry_ms};
+use crate::broker::{AuthError, Broker, BrokerError, Feed, FeedItem, FeedRequest, Mute};
 use crate::http::auth::{Caller, Denied};
 use crate::http::body::Body;
 use crate::http::call::Call;
@@ -148,7 +148,7 @@ impl Session {
         match self.talk(&mut socket).await {
             End::Bye(reason) => Box::pin(socket.close(close_code(reason), reason.as_str())).await,
             End::Refused(reason) => {
-                if socket.send(vec![text(&Frame::bye(reason, retry_ms()))]).await.is_ok() {
+                if socket.send(vec![text(&Frame::bye(reason, app.broker().retry_ms(reason)))]).await.is_ok() {
                     Box::pin(socket.close(close_code(reason), reason.as_str())).await;
                 }
             }

@@ -797,7 +797,7 @@ impl Stage {
     }
 
     async fn drain(&mut self) -> Outcome {
-        self.broker().drain();
+        self.broker().drain().await;
         for (number, device) in self.devices.iter_mut().enumerate().filter(|(_, device)| device.is_connected()) {
             device.part("shutdown", &self.world).await.map_err(|fault| format!("device {number}: {fault}"))?;
         }
