@@ -13,10 +13,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use crate::model::{Cursor, Seq};
 use crate::wire::cursor::Resume;
 
-/// Streams and polls that are being opened at once. A reader opens some thousand a second.
-const MAX_OPENINGS: usize = 1_024;
+/// Streams and polls that are being opened at once: what takes the readers a second or two. Who would wait longer than that
+/// comes back as soon, and holds nothing meanwhile.
+const MAX_OPENINGS: usize = 8_192;
 /// Of these, such as need a snapshot or much of the log.
-const MAX_DEAR_OPENINGS: usize = 512;
+const MAX_DEAR_OPENINGS: usize = 2_048;
 /// A cursor that is no further behind the head is cheap, in positions of the log.
 const NEAR: u64 = 4_096;
 /// Pages of replay that are read or wait for a reader at once: enough to keep all readers busy, few enough that whoever asks

@@ -13,7 +13,10 @@
     reason = "tests print their seeds, spawn their own tasks and read as tables; what counts is that they can fail"
 )]
 
+mod crowd;
 mod cursors;
+mod cuts;
+mod drain;
 mod failing;
 mod full;
 mod fuzz;
@@ -26,7 +29,10 @@ mod page;
 mod places;
 mod power;
 mod shim;
+mod soak;
+mod stalled;
 mod stored;
+mod storm;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, reason = "the harness is shared with `tests/it`, which uses the rest of it")]
 mod support;

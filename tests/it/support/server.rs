@@ -1,5 +1,6 @@
 //! The real binary on a directory of its own.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -17,11 +18,14 @@ use super::http::{Answer, Ask, Connection, Place};
 use super::sse::Sse;
 use super::{DEADLINE, token, wait_for};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_tidings");
+/// The binary of this build; full forms name another, built for release, as `TIDINGS_BIN`.
+fn binary() -> OsString {
+    std::env::var_os("TIDINGS_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidings").into())
+}
 
 /// The binary, without settings of whoever runs the tests and with nothing on its standard input.
 pub fn tidings() -> Command {
-    let mut command = without_settings(Command::new(BINARY));
+    let mut command = without_settings(Command::new(binary()));
     command.stdin(Stdio::null());
     command
 }
@@ -119,7 +123,7 @@ impl Setup {
             Some(listener) => {
                 let mut shell = without_settings(Command::new("sh"));
                 let socket = OwnedFd::from(listener.try_clone().expect("a socket can be shared"));
-                shell.args(["-c", HAND_OVER, BINARY]).stdin(Stdio::from(socket));
+                shell.args(["-c", HAND_OVER]).arg(binary()).stdin(Stdio::from(socket));
                 shell
             }
         };

@@ -1,0 +1,174 @@
+//! A reader that stalls costs little and slows nobody (T14): some never read, some send rubbish behind their request, some
+//! read a kilobyte a second, while the server has megabytes to tell each of them.
+//!
+//! The quick form has 99 of them; `TIDINGS_STALLED_READERS=1000` is the full one, which judges memory and latency and waits
+//! for the end of those who take nothing, 30 s.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::crowd::line::{Asker, Line, Transport};
+use crate::crowd::{address, long_token, runtime, setting, user};
+use crate::storm::quantile;
+use crate::support::http::Ask;
+use crate::support::poll::figure;
+use crate::support::server::Server;
+use crate::support::{DEADLINE, wait_for};
+
+/// Bytes that one may cost, and five times that where it is not what is measured.
+const STATED: u64 = 64 * 1024;
+const LOOSE: u64 = 5 * STATED;
+const STATED_P99: Duration = Duration::from_millis(100);
+/// What each has to be told: so many notifications of so many bytes.
+const NOTIFICATIONS: usize = 400;
+const BODY: usize = 2_000;
+/// Readers that are well, and must not notice.
+const HEALTHY: usize = 5;
+const TOPIC: &str = "flood";
+/// A window that is full soon.
+const RECEIVE_BUFFER: u32 = 4 * 1024;
+const RUBBISH: &[u8] = &[0x5a; 1024];
+/// When a slow one reads its next kilobyte, and a rude one says its next.
+const SLOWLY: Duration = Duration::from_secs(1);
+const RUDELY: Duration = Duration::from_millis(200);
+/// In which those who take nothing have been ended: 30 s, and what the server's own buffers took before.
+const ENDED: Duration = Duration::from_secs(90);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Never reads.
+    Stalls,
+    /// Never reads, and sends what is no request behind its request.
+    IsRude,
+    /// Reads a kilobyte a second.
+    IsSlow,
+}
+
+#[test]
+fn readers_that_take_nothing_cost_little_and_slow_nobody() {
+    let full = setting("TIDINGS_STALLED_READERS", 0);
+    let readers = if full == 0 { 99 } else { full as usize };
+    let server = Server::start();
+    let followers: Vec<Value> = (0..readers + HEALTHY).map(|number| json!({ "user": user(number) })).collect();
+    for some in followers.chunks(1_000) {
+        server.operate(Ask::post(&format!("/v1/topics/{TOPIC}/followers")).ndjson(some)).expect(200);
+    }
+    let (runtime, address, credential) = (runtime(), address(&server), server.key(&["publish"]));
+    let (tell, mut told) = mpsc::unbounded_channel();
+    for number in 0..HEALTHY {
+        let (token, tell) = (long_token(&server, &user(readers + number)), tell.clone());
+        runtime.spawn(async move {
+            let mut line = Line::open(address, Transport::Sse, &token, "now").await.expect("it is accepted");
+            loop {
+                let event = line.next().await.expect("it lives to the end of the test");
+                if event.kind != "unread" && tell.send((event.data["seq"].as_u64(), Instant::now())).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let hello = |(seq, _): (Option<u64>, Instant)| assert_eq!(seq, None);
+    runtime.block_on(async {
+        for _ in 0..HEALTHY {
+            hello(timeout(DEADLINE, told.recv()).await.expect("in time").expect("a hello"));
+        }
+    });
+    // What a first flood costs for good, caches and all, is not theirs; and it says how fast the healthy are alone.
+    let alone = quantile(&runtime.block_on(flood(address, &credential, &mut told)), 0.99);
+    let before = resident(&server);
+    let mut kept = Vec::new();
+    for number in 0..readers {
+        let manner = [Manner::Stalls, Manner::IsRude, Manner::IsSlow][number % 3];
+        let token = long_token(&server, &user(number));
+        kept.push(runtime.spawn(stall(address, token, manner)));
+    }
+    let online = (readers + HEALTHY) as u64;
+    wait_for("the readers", || figure(&server, "tidings_users_online").filter(|there| *there >= online));
+    let among = quantile(&runtime.block_on(flood(address, &credential, &mut told)), 0.99);
+    wait_for("all to have overrun", || figure(&server, "tidings_lags_total").filter(|lags| *lags >= readers as u64));
+    let after = resident(&server);
+    let each = after.saturating_sub(before) / readers as u64;
+    println!(
+        "{readers} readers that stall: {each} bytes each ({before} to {after}); p99 {alone:?} alone, {among:?} among them"
+    );
+    assert!(each < LOOSE, "{each} bytes each");
+    if full == 0 {
+        return;
+    }
+    assert!(each < STATED && among < STATED_P99, "{each} bytes each, p99 {among:?}");
+    let took_nothing = (0..readers).filter(|number| number % 3 != 2).count() as u64;
+    let began = Instant::now();
+    let slow = || figure(&server, "tidings_byes_total{reason=\"slow\"}").unwrap_or_default();
+    while slow() < took_nothing {
+        assert!(began.elapsed() < ENDED, "{} of {took_nothing} are ended after {ENDED:?}", slow());
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    let there = figure(&server, "tidings_users_online");
+    println!("{} ended as slow after {:?}, {there:?} still there", slow(), began.elapsed());
+    assert_eq!(there, Some(online - took_nothing), "who reads slowly is kept");
+}
+
+/// Opens a stream and behaves badly for as long as it may.
+async fn stall(address: SocketAddr, token: String, manner: Manner) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(RECEIVE_BUFFER).expect("the kernel takes it");
+    let mut stream = socket.connect(address).await.expect("the server accepts");
+    let ask = Ask::get("/v1/stream?cursor=now").header("accept", "text/event-stream").bearer(&token);
+    stream.write_all(&ask.to_bytes()).await.expect("the server reads");
+    match manner {
+        Manner::Stalls => {}
+        Manner::IsRude => loop {
+            // It is read no further than a buffer, and the connection ends some day: both are answers.
+            if timeout(RUDELY, stream.write_all(RUBBISH)).await.is_ok_and(|sent| sent.is_err()) {
+                break;
+            }
+            sleep(RUDELY).await;
+        },
+        Manner::IsSlow => {
+            let mut kilobyte = [0; 1024];
+            while stream.read(&mut kilobyte).await.is_ok_and(|read| read > 0) {
+                sleep(SLOWLY).await;
+            }
+        }
+    }
+    stream
+}
+
+/// Publishes to all, and waits until the healthy have everything; how long each took from the answer to the reader.
+async fn flood(
+    address: SocketAddr,
+    credential: &str,
+    told: &mut mpsc::UnboundedReceiver<(Option<u64>, Instant)>,
+) -> Vec<Duration> {
+    let mut asker = Asker::connect(address).await.expect("the server accepts");
+    let body = "b".repeat(BODY);
+    let (mut due, mut took) = (Vec::new(), Vec::new());
+    for _ in 0..NOTIFICATIONS {
+        let ask = Ask::post("/v1/notifications").bearer(credential);
+        let ask = ask.json(&json!({ "to": { "topic": TOPIC }, "title": "t", "body": body }));
+        let asked = Instant::now();
+        let (status, answer) = asker.ask(&ask).await.expect("the server answers");
+        assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
+        let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+        due.push((answer["seq"].as_u64().expect("a seq"), asked));
+    }
+    for _ in 0..NOTIFICATIONS * HEALTHY {
+        let (seq, came) = timeout(DEADLINE, told.recv()).await.expect("the healthy get it in time").expect("an event");
+        let at = due.binary_search_by_key(&seq.expect("a seq"), |(seq, _)| *seq).expect("it was published");
+        took.push(came.saturating_duration_since(due[at].1));
+    }
+    took
+}
+
+/// Bytes of memory that the server has.
+pub fn resident(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
+}
