@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::crowd::{self, Plan, runtime, setting};
-use crate::stalled::resident;
+use crate::stalled::{KEPT, open_files, resident};
 use crate::support::server::Server;
 use crate::support::wait_for;
 
@@ -24,10 +24,10 @@ fn neither_memory_nor_descriptors_grow_while_clients_come_and_go() {
         span => Plan { clients: 2_000, rate: 100, span: Duration::from_secs(span), lives: 5_000..60_000, seed },
     };
     let server = Server::start();
-    let files_before = files(&server);
+    let files_before = open_files(&server);
     let mut samples: Vec<(f64, f64)> = Vec::new();
     let outcome = runtime().block_on(crowd::run(&server, &plan, 0, |passed| {
-        let (memory, files) = (resident(&server), files(&server));
+        let (memory, files) = (resident(&server), open_files(&server));
         println!("{:>3} min: {:.2} MiB, {files} files", passed.as_secs() / 60, memory as f64 / STATED);
         samples.push((passed.as_secs_f64(), memory as f64));
     }));
@@ -44,20 +44,13 @@ fn neither_memory_nor_descriptors_grow_while_clients_come_and_go() {
     );
     assert!(outcome.cuts > plan.clients as u64, "there was hardly any churn");
     // Connections are gone when the server has noticed; the database's files stay open.
-    wait_for("the descriptors to be given back", || (files(&server) <= files_before + KEPT).then_some(()));
+    wait_for("the descriptors to be given back", || (open_files(&server) <= files_before + KEPT).then_some(()));
     if full > 0 {
         samples.retain(|(passed, _)| *passed > plan.span.as_secs_f64() * WARM_UP);
         let slope = slope(&samples).expect("an hour has many minutes") * 3_600.0;
         println!("{:.3} MiB an hour after warming up, from {} samples", slope / STATED, samples.len());
         assert!(slope <= STATED, "{slope} bytes an hour");
     }
-}
-
-/// Files that a server opens as it goes along and keeps: its readers' connections to the database.
-const KEPT: usize = 16;
-
-fn files(server: &Server) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs").count()
 }
 
 /// The slope of the straight line that lies nearest (least squares).
