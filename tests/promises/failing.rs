@@ -117,7 +117,7 @@ fn fail(operation: &str, error: &str, when: &str, n: usize, expected: Consequenc
                     wait_for("readiness", || (server.send(&Ask::get("/readyz")).status() == 200).then_some(()));
                 }
                 for i in 0..AFTERWARDS {
-                    told.publish(&server, &key, &format!("after {i}"));
+                    told.publish(&server, &key, &format!("after-{i}"));
                 }
                 let refused = told.refused > 0;
                 assert!(refused || expected == Consequence::GoesOn, "{what}: nothing was refused");

@@ -97,7 +97,7 @@ fn a_server_starts_on_a_full_disk_or_says_that_it_can_not() {
     let mut server = Setup::serve().on(server.stop()).start();
     assert!(server.log().contains("the ballast was thrown off"), "{}", server.log());
     assert_eq!(readiness(&server), (503, "the disk is full".to_owned()));
-    assert_eq!(server.inbox("alice")["items"][0]["title"], "before");
+    assert_eq!(server.inbox("alice")["entries"][0]["title"], "before");
     assert_eq!(publish(&server, "too much"), 507);
     server.stream("alice", "").expect("hello");
     assert!(server.terminate().0.success(), "{}", server.log());
@@ -110,6 +110,6 @@ fn a_server_starts_on_a_full_disk_or_says_that_it_can_not() {
     disk.clear();
     let server = Setup::serve().on(refused.dir).start();
     assert_eq!(readiness(&server).0, 200);
-    assert_eq!(server.inbox("alice")["items"][0]["title"], "before");
+    assert_eq!(server.inbox("alice")["entries"][0]["title"], "before");
     assert_eq!(publish(&server, "afterwards"), 201);
 }
