@@ -49,4 +49,11 @@ impl Clock {
             millis.fetch_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
     }
+
+    /// Sets a manual clock back, as an operator or a time server may do to the machine's.
+    pub fn set_back(&self, span: Duration) {
+        if let Source::Manual(millis) = &self.0 {
+            millis.fetch_sub(i64::try_from(span.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        }
+    }
 }

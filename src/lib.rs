@@ -5,9 +5,14 @@
 //!
 //! Modules stand in ranks and import only from lower ones; `tests/it/architecture.rs` holds that.
 
+// The model of the promise tests, which unit tests share, names this crate as every test does.
+#[cfg(test)]
+extern crate self as tidings;
+
 pub mod model;
 
 pub mod clock;
+pub mod interleave;
 pub mod lifecycle;
 pub mod metrics;
 pub mod wire;

@@ -3,7 +3,7 @@
 //! A server runs, then drains (no new connections, streams say `bye`, requests in flight finish), then stops.
 //! **Invariant**: every task is spawned here, so that the end can wait for all of them.
 //!
-//! Rank 1: imports nothing of this crate.
+//! Rank 1: imports nothing of this crate; in unit tests `interleave`, which may schedule what is spawned.
 
 use std::future::Future;
 use std::time::Duration;
@@ -36,6 +36,8 @@ impl Lifecycle {
         F: Future + Send + 'static,
         F::Output: Send,
     {
+        #[cfg(test)]
+        let task = crate::interleave::adopt(task);
         self.core.spawn(task)
     }
 

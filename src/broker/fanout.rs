@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::newest::Newest;
 use super::tally::{Sees, Tallies};
 use crate::hub::{Ended, Hub, Pushed, Subscriber};
+use crate::interleave;
 use crate::metrics::Metrics;
 use crate::model::{Epoch, Seq, StreamId, TopicName, UserKey};
 use crate::store::{Change, Commit, Reach};
@@ -34,8 +35,6 @@ pub(super) struct Fanout {
     tallies: Arc<Mutex<Tallies>>,
     newest: Arc<Newest>,
     metrics: Arc<Metrics>,
-    /// Wakes whoever reads stale rows again.
-    reread: Arc<Notify>,
     /// The newest position that was fanned out.
     head: Seq,
     /// How many commits it has seen.
@@ -74,10 +73,9 @@ impl Fanout {
         tallies: Arc<Mutex<Tallies>>,
         newest: Arc<Newest>,
         metrics: Arc<Metrics>,
-        reread: Arc<Notify>,
         turns: watch::Sender<u64>,
     ) -> Self {
-        Self { epoch, hub, tallies, newest, metrics, reread, head: Seq::ZERO, turns, due: BinaryHeap::new() }
+        Self { epoch, hub, tallies, newest, metrics, head: Seq::ZERO, turns, due: BinaryHeap::new() }
     }
 
     /// Runs until the commit feed ends.
@@ -108,16 +106,16 @@ impl Fanout {
     fn commit(&mut self, commit: Commit) {
         let mut touched = Touched::default();
         for change in commit.changes {
+            interleave::point("a change is fanned out");
             self.change(change, commit.at, &mut touched);
         }
         self.head = commit.head;
         for user in std::mem::take(&mut touched.users) {
             self.hub.of_user(user, |subscriber| touched.add(subscriber));
         }
-        if self.tallies.lock().has_stale() {
-            self.reread.notify_one();
-        }
+        interleave::point("fanned out, not counted");
         self.send_counts(&touched.subscribers, Instant::now());
+        interleave::point("counted, not woken");
         for subscriber in touched.subscribers {
             subscriber.wake();
         }
@@ -306,14 +304,8 @@ mod tests {
     async fn counts_that_change_while_a_subscribers_rows_are_read_follow_once_they_are() {
         let (hub, tallies) = (Hub::new(hub::Config::default()), Arc::new(Mutex::new(Tallies::default())));
         let epoch = Epoch::new("k7x2m").expect("an epoch");
-        let fanout = Fanout::new(
-            epoch,
-            hub.clone(),
-            tallies.clone(),
-            Arc::new(Metrics::default()),
-            Arc::default(),
-            watch::channel(0).0,
-        );
+        let fanout =
+            Fanout::new(epoch, hub.clone(), tallies.clone(), Arc::new(Metrics::default()), watch::channel(0).0);
         let (commits, feed) = mpsc::channel(1);
         Lifecycle::default().spawn_core(fanout.run(feed));
         tallies.lock().attach(USER);

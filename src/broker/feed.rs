@@ -17,6 +17,8 @@ use super::live::{Live, Stay};
 use super::opening::Opening;
 use super::{Broker, BrokerError, Inner};
 use crate::hub::{Ended, Filter};
+#[cfg(test)]
+use crate::interleave;
 use crate::model::{StreamId, Timestamp, UserIdentity};
 use crate::wire::cursor::Resume;
 use crate::wire::event::ByeReason;
@@ -60,6 +62,9 @@ impl Stream for Feed {
     type Item = FeedItem;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<FeedItem>> {
+        // The generator keeps its place for what it yields in the thread, of which coroutines share one.
+        #[cfg(test)]
+        let _whole = interleave::Whole::begin();
         self.events.as_mut().poll_next(cx)
     }
 }

@@ -4,14 +4,13 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::Broker;
 use super::feed::{FeedRequest, MAX_SNAPSHOT};
 use super::inbox::may_see;
 use super::opening::{Backlog, Begin, Greeting, Opening, Plan, floor_since, join, kinds, shown};
-use super::tally::Tallies;
+use super::tally::TallyGuard;
 use crate::hub::{Attach, Attachment, Ended, Seat, Subscriber, Taken};
+use crate::interleave;
 use crate::model::{Credential, StreamId, UserIdentity, UserKey};
 use crate::store::StoreError;
 use crate::wire::event::{ByeReason, EventKind};
@@ -62,24 +61,6 @@ enum Attempt {
     UnknownUser,
     Full,
     Attached(Attachment, TallyGuard, Box<Opening>),
-}
-
-struct TallyGuard {
-    tallies: Arc<Mutex<Tallies>>,
-    user: UserKey,
-}
-
-impl TallyGuard {
-    fn attach(tallies: &Arc<Mutex<Tallies>>, user: UserKey) -> Self {
-        tallies.lock().attach(user);
-        Self { tallies: tallies.clone(), user }
-    }
-}
-
-impl Drop for TallyGuard {
-    fn drop(&mut self) {
-        self.tallies.lock().detach(self.user);
-    }
 }
 
 impl Live {
@@ -135,6 +116,7 @@ impl Live {
             let sharing = newest.sharing();
             session.snapshot(|reader| {
                 let sight = reader.sight(user)?;
+                interleave::point("sight of a page");
                 let Some(floor) = floor_since(&sight, &who, last, known) else { return Ok(None) };
                 if plan.is_empty() {
                     let shown = shown(&sight, &who, &request.filter);
@@ -194,6 +176,7 @@ async fn attempt(
     let read = broker.inner.store.read(move |session| {
         let Some(user) = session.snapshot(|reader| reader.user(&who.user))? else { return Ok(Attempt::UnknownUser) };
         let tally = TallyGuard::attach(&inner.tallies, user);
+        interleave::point("tallied, not attached");
         let seats = stay.seats(user, &who.credential);
         let attach = Attach {
             user,
@@ -203,8 +186,6 @@ async fn attempt(
             expires: who.expires,
             seats,
         };
-        let Ok(attachment) = inner.hub.attach(attach) else { return Ok(Attempt::Full) };
-        join(session, &attachment, &who)?;
         let greeting = Greeting { heartbeat: inner.config().heartbeat.as_secs(), stream: stream.to_string() };
         let sharing = inner.newest.sharing();
         let begin = Begin {
@@ -215,7 +196,18 @@ async fn attempt(
             metrics: &inner.metrics,
             sharing: &sharing,
         };
+        #[cfg(test)]
+        if interleave::has_fault(interleave::Fault::ReadThenSubscribe) {
+            let opening = session.snapshot(|reader| begin.run(reader, user))?;
+            interleave::point("read, not subscribed");
+            let Ok(attachment) = inner.hub.attach(attach) else { return Ok(Attempt::Full) };
+            join(session, &attachment, &who)?;
+            return Ok(Attempt::Attached(attachment, tally, Box::new(opening)));
+        }
+        let Ok(attachment) = inner.hub.attach(attach) else { return Ok(Attempt::Full) };
+        join(session, &attachment, &who)?;
         let opening = session.snapshot(|reader| begin.run(reader, user))?;
+        interleave::point("begun, not answered");
         Ok(Attempt::Attached(attachment, tally, Box::new(opening)))
     });
     read.await.map_err(|error| unreadable(stream, &error))

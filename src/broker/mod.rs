@@ -4,7 +4,7 @@
 //! answer; what subscribers see takes the other way, from the commit feed through [`fanout`] and the hub into a
 //! [`Feed`]. **Invariant**: no method here writes to a subscriber, and nothing is shown before it is durable.
 //!
-//! Rank 3: imports `model`, `wire`, `clock`, `metrics`, `lifecycle`, `store`, `hub`.
+//! Rank 3: imports `model`, `wire`, `clock`, `metrics`, `lifecycle`, `interleave`, `store`, `hub`.
 
 mod admission;
 mod ending;
@@ -13,6 +13,8 @@ mod fanout;
 mod feed;
 mod identity;
 mod inbox;
+#[cfg(test)]
+mod interleavings;
 mod janitor;
 mod keys;
 mod live;
@@ -183,12 +185,10 @@ impl Broker {
         let tallies = Arc::new(Mutex::new(tally::Tallies::default()));
         let keys = keys::Keyring::load(&store).await?;
         let revocations = revocations::Revocations::load(&store).await?;
-        let reread = Arc::new(Notify::new());
         let (turns, turned) = watch::channel(0);
-        let (epoch, woken) = (store.epoch().clone(), reread.clone());
+        let epoch = store.epoch().clone();
         let newest = Arc::new(newest::Newest::new(metrics.clone()));
-        let fanout =
-            fanout::Fanout::new(epoch, hub.clone(), tallies.clone(), newest.clone(), metrics.clone(), woken, turns);
+        let fanout = fanout::Fanout::new(epoch, hub.clone(), tallies.clone(), newest.clone(), metrics.clone(), turns);
         lifecycle.spawn_core(fanout.run(feed));
         let inner = Inner {
             config: ArcSwap::from_pointee(config),
@@ -212,7 +212,7 @@ impl Broker {
         // What fell due while nothing ran is done before the first stream begins.
         this.catch_up().await?;
         lifecycle.spawn_core(schedule::run(Arc::downgrade(&this.inner), lifecycle.clone()));
-        lifecycle.spawn_core(tally::reread(Arc::downgrade(&this.inner), reread, lifecycle.clone()));
+        lifecycle.spawn_core(tally::reread(Arc::downgrade(&this.inner), lifecycle.clone()));
         lifecycle.spawn_core(janitor::run(Arc::downgrade(&this.inner), lifecycle.clone()));
         Ok(this)
     }

@@ -13,6 +13,7 @@ use super::inbox::may_see;
 use super::newest::Sharing;
 use super::tally::Tallies;
 use crate::hub::{Attachment, Filter, Taken};
+use crate::interleave;
 use crate::metrics::Metrics;
 use crate::model::{Credential, Cursor, EntryState, Seq, UserIdentity, UserKey};
 use crate::store::{InboxState, Kinds, PageQuery, Position, Reader, Replayed, Session, Shared, Sight, StoreError};
@@ -132,7 +133,11 @@ impl Backlog {
     /// What of the queue's content was not sent yet, and the counts behind it.
     pub(super) fn unsent(&mut self, taken: Taken) -> Vec<SharedFrame> {
         let Taken { mut frames, counts, lagged, .. } = taken;
-        frames.retain(|frame| frame.seq.is_none_or(|seq| seq > self.last));
+        #[cfg(test)]
+        let is_wrong = interleave::has_fault(interleave::Fault::NoDedupe);
+        #[cfg(not(test))]
+        let is_wrong = false;
+        frames.retain(|frame| is_wrong || frame.seq.is_none_or(|seq| seq > self.last));
         if let Some(newest) = frames.iter().filter_map(|frame| frame.seq).max() {
             self.last = newest;
         }
@@ -180,6 +185,7 @@ pub(super) fn join(session: &mut Session<'_>, attachment: &Attachment, who: &Use
     let user = attachment.subscriber().user;
     session.snapshot(|reader| {
         let sight = reader.sight(user)?;
+        interleave::point("topics read, not joined");
         let open = sight.spans.iter().filter(|span| span.parted.is_none() && may_see(who, span));
         attachment.join(open.filter_map(|span| span.source.as_topic()), reader.head());
         Ok(())
@@ -199,6 +205,7 @@ pub(super) struct Begin<'b> {
 impl Begin<'_> {
     pub(super) fn run(self, reader: &Reader<'_>, user: UserKey) -> Result<Opening, StoreError> {
         let sight = reader.sight(user)?;
+        interleave::point("tallies read, not loaded");
         self.tallies.lock().load(&sight, reader.head());
         match self.resumes(reader, &sight) {
             Ok(after) => self.replay(reader, &sight, after),

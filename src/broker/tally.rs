@@ -6,14 +6,18 @@
 //! **Invariant**: of two rows the one with the later seq stays, so load and feed may arrive in any order.
 //!
 //! Where entries of a topic died, rows read before are stale: only the store knows who had them unread. Users who are
-//! online are read again, by a task of its own; until then their counts are not told.
+//! online are read again, by a task of its own; until then their counts are not told. **Invariant**: rows that are being
+//! read have a subscriber, or whoever reads them again stands for one, from before the read until they are loaded: so
+//! nothing that the feed brings meanwhile is lost on them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Inner;
+use crate::interleave;
 use crate::lifecycle::Lifecycle;
 use crate::model::{Category, Counts, Seq, SourceKey, Tally, TopicKey, TopicName, UserKey};
 use crate::store::{Sight, Standing};
@@ -36,6 +40,8 @@ pub(super) struct Tallies {
     unheld: HashSet<TopicKey>,
     /// Users whose rows are to be read again.
     stale: HashSet<UserKey>,
+    /// Wakes whoever reads them.
+    wake: Arc<Notify>,
 }
 
 /// One online user's rows.
@@ -47,6 +53,8 @@ struct Basis {
     read_at: Option<Seq>,
     /// Rows read before this position are stale.
     stale_since: Seq,
+    /// Where a topic was deleted last of which it had rows, or may be brought some by a read from before.
+    deleted_at: Seq,
 }
 
 struct Row {
@@ -110,17 +118,24 @@ impl Tallies {
     /// Takes the rows that were read at `as_of`; later ones that the feed brought meanwhile stay.
     pub(super) fn load(&mut self, sight: &Sight, as_of: Seq) {
         let Some(basis) = self.users.get_mut(&sight.user) else { return };
-        if basis.read_at.is_none_or(|read_at| read_at < as_of) {
+        // Rows that were read later know of everything up to then: these could only bring back what is gone.
+        if basis.read_at.is_none_or(|read_at| read_at <= as_of) {
             basis.read_at = Some(as_of);
-        }
-        if basis.is_fresh() {
-            self.stale.remove(&sight.user);
-        }
-        self.forget_rows(sight, as_of);
-        for span in &sight.spans {
-            self.put(sight.user, Standing::of(span), as_of);
-            if let (Some(topic), Some(name)) = (span.source.as_topic(), &span.topic) {
-                self.total(topic, name, &span.category, span.total, as_of);
+            if as_of < basis.deleted_at {
+                // They may be of a topic that was deleted meanwhile.
+                basis.stale_since = basis.stale_since.max(basis.deleted_at);
+            }
+            if basis.is_fresh() {
+                self.stale.remove(&sight.user);
+            } else {
+                self.grow_stale(sight.user);
+            }
+            self.forget_rows(sight, as_of);
+            for span in &sight.spans {
+                self.put(sight.user, Standing::of(span), as_of);
+                if let (Some(topic), Some(name)) = (span.source.as_topic(), &span.topic) {
+                    self.total(topic, name, &span.category, span.total, as_of);
+                }
             }
         }
         self.reading.remove(&sight.user);
@@ -199,7 +214,7 @@ impl Tallies {
             if let Some(basis) = self.users.get_mut(user) {
                 basis.stale_since = seq.max(basis.stale_since);
                 if !basis.is_fresh() {
-                    self.stale.insert(*user);
+                    self.grow_stale(*user);
                 }
             }
         }
@@ -210,33 +225,36 @@ impl Tallies {
     pub(super) fn deleted(&mut self, topic: TopicKey, seq: Seq) -> Vec<UserKey> {
         let holders = self.holders.remove(&topic).unwrap_or_default();
         self.topics.remove(&topic);
-        for user in &holders {
+        // A read from before may bring such rows back, for whoever has them and for whoever is being read: what it brings
+        // is read once more.
+        for user in holders.iter().chain(&self.reading) {
             if let Some(basis) = self.users.get_mut(user) {
                 basis.rows.retain(|(source, _), _| source.as_topic() != Some(topic));
-            }
-        }
-        // Whoever is being read may bring such rows back: they are read once more.
-        for user in &self.reading {
-            if let Some(basis) = self.users.get_mut(user) {
-                basis.stale_since = seq;
-                self.stale.insert(*user);
+                basis.deleted_at = seq.max(basis.deleted_at);
             }
         }
         holders.into_iter().collect()
     }
 
+    fn grow_stale(&mut self, user: UserKey) {
+        self.stale.insert(user);
+        self.wake.notify_one();
+    }
+
     /// Users whose rows are to be read again, some of them.
     fn take_stale(&mut self) -> Vec<UserKey> {
-        let taken: Vec<UserKey> = self.stale.iter().take(REREAD).copied().collect();
+        let mut taken: Vec<UserKey> = self.stale.iter().take(REREAD).copied().collect();
+        // Always in the same order, so that a seed of the interleavings repeats it.
+        taken.sort_unstable();
         for user in &taken {
             self.stale.remove(user);
         }
         taken
     }
 
-    /// Whether there is anything to read again.
-    pub(super) fn has_stale(&self) -> bool {
-        !self.stale.is_empty()
+    /// Wakes whoever reads stale rows again.
+    fn wake(&self) -> Arc<Notify> {
+        self.wake.clone()
     }
 
     /// Online users who may see entries of a topic, those who left it included.
@@ -294,6 +312,10 @@ impl Tallies {
 impl Basis {
     fn put(&mut self, standing: Standing, as_of: Seq) {
         let key = (standing.tally.source, standing.joined);
+        #[cfg(test)]
+        if interleave::has_fault(interleave::Fault::LastRowWins) {
+            self.rows.remove(&key);
+        }
         if self.rows.get(&key).is_none_or(|known| known.as_of < as_of) {
             self.rows.insert(key, Row { standing, as_of });
         }
@@ -315,8 +337,41 @@ impl Basis {
     }
 }
 
+/// A user's rows are kept for as long as it lives: a subscriber's place in the tallies, or that of a read.
+pub(super) struct TallyGuard {
+    tallies: Arc<Mutex<Tallies>>,
+    user: UserKey,
+}
+
+impl TallyGuard {
+    /// For a subscriber that is attaching.
+    pub(super) fn attach(tallies: &Arc<Mutex<Tallies>>, user: UserKey) -> Self {
+        tallies.lock().attach(user);
+        Self { tallies: tallies.clone(), user }
+    }
+
+    /// For those whose rows are to be read again, some of them.
+    fn of_stale(tallies: &Arc<Mutex<Tallies>>) -> Vec<Self> {
+        let mut locked = tallies.lock();
+        let users = locked.take_stale();
+        let guard = |user| {
+            locked.attach(user);
+            Self { tallies: tallies.clone(), user }
+        };
+        users.into_iter().map(guard).collect()
+    }
+}
+
+impl Drop for TallyGuard {
+    fn drop(&mut self) {
+        interleave::point("a tally is let go");
+        self.tallies.lock().detach(self.user);
+    }
+}
+
 /// Reads stale rows again, until the drain begins or the broker is gone.
-pub(super) async fn reread(broker: Weak<Inner>, wake: Arc<Notify>, lifecycle: Lifecycle) {
+pub(super) async fn reread(broker: Weak<Inner>, lifecycle: Lifecycle) {
+    let Some(wake) = broker.upgrade().map(|inner| inner.tallies.lock().wake()) else { return };
     loop {
         tokio::select! {
             () = lifecycle.draining() => return,
@@ -324,16 +379,20 @@ pub(super) async fn reread(broker: Weak<Inner>, wake: Arc<Notify>, lifecycle: Li
         }
         loop {
             let Some(inner) = broker.upgrade() else { return };
-            let users = inner.tallies.lock().take_stale();
-            if users.is_empty() {
+            // Should the last subscriber of one leave meanwhile, and another come: what is loaded would be older than
+            // what the feed brought while nobody was there.
+            let guards = TallyGuard::of_stale(&inner.tallies);
+            if guards.is_empty() {
                 break;
             }
+            let users: Vec<UserKey> = guards.iter().map(|guard| guard.user).collect();
             let reading = inner.clone();
             let stale = users.clone();
             let read = inner.store.read(move |session| {
                 session.snapshot(|reader| {
                     for user in users {
                         let sight = reader.sight(user)?;
+                        interleave::point("read again, not loaded");
                         reading.tallies.lock().load(&sight, reader.head());
                     }
                     Ok(())
@@ -342,6 +401,7 @@ pub(super) async fn reread(broker: Weak<Inner>, wake: Arc<Notify>, lifecycle: Li
             if let Err(error) = read.await {
                 tracing::warn!(%error, "counts of users who are online could not be read; it is tried again");
                 inner.tallies.lock().stale.extend(stale);
+                drop(guards);
                 tokio::time::sleep(super::fanout::COALESCE).await;
             }
         }

@@ -8,7 +8,7 @@
 //!
 //! It does not know the log, nor who may see what beyond the patterns it is handed.
 //!
-//! Rank 2: imports `model`, `wire`.
+//! Rank 2: imports `model`, `wire`, `interleave`.
 
 mod filter;
 mod subscriber;
@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 pub use filter::Filter;
 pub use subscriber::{Ended, Pushed, Subscriber, Taken};
 
+use crate::interleave;
 use crate::model::{Seq, StreamId, Timestamp, TopicKey, TopicName, TopicPattern, UserKey};
 use crate::wire::event::ByeReason;
 
@@ -118,6 +119,7 @@ impl Hub {
         }
         let (stream, user) = (subscriber.stream, subscriber.user);
         self.streams.lock().insert(stream, subscriber.clone());
+        interleave::point("a subscriber is half attached");
         self.users[self.shard(&user)].lock().entry(user).or_default().insert(stream, subscriber.clone());
         Ok(Attachment { hub: self.clone(), subscriber })
     }
@@ -229,7 +231,9 @@ impl Hub {
 
     fn detach(&self, subscriber: &Arc<Subscriber>) {
         let stream = subscriber.stream;
+        interleave::point("a subscriber goes");
         for topic in subscriber.detached() {
+            interleave::point("a topic is left");
             remove_member(&mut self.topics[self.shard(&topic)].lock(), &topic, stream);
         }
         remove_member(&mut self.users[self.shard(&subscriber.user)].lock(), &subscriber.user, stream);
@@ -267,6 +271,7 @@ impl Attachment {
     /// Joins the topics that the user followed as of a position. What changed later is already known here, and wins.
     pub fn join(&self, topics: impl IntoIterator<Item = TopicKey>, as_of: Seq) {
         for topic in topics {
+            interleave::point("a topic is joined");
             self.hub.join_topic(&self.subscriber, topic, as_of);
         }
     }

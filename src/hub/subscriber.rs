@@ -111,6 +111,10 @@ impl Subscriber {
         }
         let bytes = queue.bytes + frame.weight();
         if queue.frames.len() >= self.limits.queue_frames || bytes > self.limits.queue_bytes {
+            #[cfg(test)]
+            if crate::interleave::has_fault(crate::interleave::Fault::QueueDrops) {
+                return Pushed::Skipped;
+            }
             queue.frames = VecDeque::new();
             queue.bytes = 0;
             queue.lagged = true;

@@ -9,7 +9,7 @@
 //!
 //! It does not know who may do what, and never talks to subscribers.
 //!
-//! Rank 2: imports `model`, `clock`, `metrics`, `lifecycle`.
+//! Rank 2: imports `model`, `clock`, `metrics`, `lifecycle`, `interleave`.
 
 mod ballast;
 pub mod commit;
@@ -18,6 +18,7 @@ mod erase;
 mod export;
 mod fault;
 mod follows;
+mod hop;
 mod idempotency;
 mod inbox;
 mod keys;

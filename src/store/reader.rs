@@ -16,7 +16,8 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::fault::{Failure, Trouble};
 use super::open::{OpenError, configure_any};
-use super::{Config, StoreError};
+use super::{Config, StoreError, hop};
+use crate::interleave;
 use crate::lifecycle::Lifecycle;
 use crate::model::{Epoch, Seq};
 
@@ -118,7 +119,7 @@ async fn run(pool: Pool, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
         let mut rest = jobs;
         loop {
             let batch = rest;
-            let ran = connection.interact(move |c| batch.into_iter().for_each(|job| job(c)));
+            let ran = hop::interact(&connection, move |c| batch.into_iter().for_each(|job| job(c)));
             if ran.await.is_err() {
                 break; // poisoned: the pool makes a new one
             }
@@ -143,8 +144,10 @@ impl Session<'_> {
     /// # Errors
     /// [`StoreError`].
     pub fn snapshot<R>(&mut self, work: impl FnOnce(&Reader<'_>) -> Result<R, StoreError>) -> Result<R, StoreError> {
+        interleave::point("a snapshot begins");
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
         let head: i64 = transaction.prepare_cached(SELECT_HEAD)?.query_row([], |row| row.get(0))?;
+        interleave::point("the head is taken");
         let reader =
             Reader { connection: &transaction, head: Seq(u64::try_from(head).unwrap_or_default()), epoch: &self.epoch };
         work(&reader)

@@ -140,6 +140,7 @@ impl<'a> PageBody<'a> {
 }
 
 /// What a mark did.
+#[derive(Clone, Debug)]
 pub struct Marked {
     /// Entries whose state changed.
     pub changed: u64,

@@ -14,6 +14,7 @@ const RANKS: &[(&str, u8)] = &[
     ("wire", 1),
     ("clock", 1),
     ("metrics", 1),
+    ("interleave", 0), // below `lifecycle`, whose tasks it schedules in unit tests
     ("lifecycle", 1),
     ("store", 2),
     ("hub", 2),
@@ -57,6 +58,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("clap_complete", &["cli"]),
     ("clap_mangen", &["cli"]),
     ("indicatif", &["cli", "main"]),
+    ("generator", &["interleave"]),
 ];
 
 /// Crates that these modules may not name, though others may.

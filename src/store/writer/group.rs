@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
+#[cfg(test)]
+use tokio::sync::mpsc;
 
 use super::operation::{Group, Need, Tx};
+use crate::interleave;
 use crate::model::{Category, Epoch, Seq};
 use crate::store::ballast::Hold;
 use crate::store::commit::Commit;
@@ -35,11 +38,22 @@ pub(in crate::store) struct State {
     pub(super) hold: Hold,
     head_file: HeadFile,
     categories: HashMap<Category, i64>,
+    /// The way to the feed for the control that tells before it commits.
+    #[cfg(test)]
+    pub(super) early: Option<mpsc::Sender<Commit>>,
 }
 
 impl State {
     pub(in crate::store) fn new(epoch: Epoch, head: Seq, head_file: HeadFile, hold: Hold) -> Self {
-        Self { epoch, head, hold, head_file, categories: HashMap::new() }
+        Self {
+            epoch,
+            head,
+            hold,
+            head_file,
+            categories: HashMap::new(),
+            #[cfg(test)]
+            early: None,
+        }
     }
 }
 
@@ -233,7 +247,16 @@ fn try_commit(
         if reached != *head {
             transaction.prepare_cached(UPDATE_HEAD)?.execute([i64::try_from(reached.0).unwrap_or(i64::MAX)])?;
         }
+        #[cfg(test)]
+        if let Some(early) = &state.early {
+            let commit = Commit { head: reached, at: Instant::now(), changes: changes.clone() };
+            let _ = early.try_send(commit);
+        }
+        interleave::point("about to commit");
         transaction.commit()?;
+        #[cfg(test)]
+        group.iter().for_each(|job| job.journal());
+        interleave::point("committed");
         Ok((reached, changes))
     })();
     match result {

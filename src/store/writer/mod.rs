@@ -27,10 +27,11 @@ pub(super) use operation::Tx;
 use operation::{Group, Job, Waiting};
 pub use operation::{Need, OpError, Operation};
 
-use super::StoreError;
 use super::ballast::LOOK;
 use super::commit::Commit;
 use super::fault::{Failure, Space, Trouble};
+use super::{StoreError, hop};
+use crate::interleave;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::model::Seq;
@@ -111,6 +112,10 @@ struct Writer {
 
 impl Writer {
     async fn run(self, mut queue: mpsc::Receiver<Waiter>, mut state: State) {
+        #[cfg(test)]
+        if interleave::has_fault(interleave::Fault::PublishBeforeCommit) {
+            state.early = Some(self.feed.clone());
+        }
         let mut waiting = Vec::with_capacity(MAX_GROUP);
         loop {
             let taken = queue.recv_many(&mut waiting, MAX_GROUP);
@@ -182,7 +187,7 @@ impl Writer {
         mut state: State,
         work: impl FnOnce(&mut Connection, &mut State) -> R + Send + 'static,
     ) -> Option<(R, State)> {
-        let worked = self.connection.interact(move |connection| {
+        let worked = hop::interact(&self.connection, move |connection| {
             let result = work(connection, &mut state);
             (result, state)
         });
@@ -211,6 +216,12 @@ impl Writer {
             if let Some((commit, took)) = commit {
                 self.metrics.commit.observe(took.as_secs_f64());
                 self.head.store(commit.head.0, Ordering::Release);
+                interleave::point("committed, not told");
+                #[cfg(test)]
+                if interleave::has_fault(interleave::Fault::PublishBeforeCommit) {
+                    jobs.into_iter().for_each(|job| job.settle(result.clone()));
+                    continue;
+                }
                 // The fan-out outlives the writer; should it be gone, the process is ending.
                 let _ = self.feed.send(commit).await;
             }
@@ -218,6 +229,7 @@ impl Writer {
                 self.trouble.tell_unreadable(cause);
             }
             for job in jobs {
+                interleave::point("told, not answered");
                 job.settle(result.clone());
             }
         }
@@ -227,7 +239,7 @@ impl Writer {
     /// Leaves everything in the one database file, so that a stopped server's file can be copied alone.
     async fn close(self) {
         let checkpoint = |connection: &mut Connection| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
-        match self.connection.interact(checkpoint).await {
+        match hop::interact(&self.connection, checkpoint).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the write-ahead log stays beside the database; the next start takes it in");

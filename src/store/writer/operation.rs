@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use rusqlite::{CachedStatement, Connection};
 use tokio::sync::oneshot;
 
+#[cfg(test)]
+use crate::interleave;
 use crate::model::{Category, Epoch, Seq};
 use crate::store::commit::Change;
 use crate::store::{Refusal, StoreError};
@@ -104,17 +106,29 @@ pub(super) trait Job: Send {
     fn need(&self) -> Need;
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), rusqlite::Error>;
     fn settle(self: Box<Self>, outcome: Result<(), StoreError>);
+    /// Notes that it is committed.
+    #[cfg(test)]
+    fn journal(&self);
 }
 
 pub(super) struct Waiting<O: Operation> {
     operation: O,
     result: Option<Result<O::Output, Refusal>>,
+    /// Which coroutine asked for it.
+    #[cfg(test)]
+    by: Option<interleave::TaskId>,
     reply: oneshot::Sender<Result<O::Output, StoreError>>,
 }
 
 impl<O: Operation> Waiting<O> {
     pub(super) fn new(operation: O, reply: oneshot::Sender<Result<O::Output, StoreError>>) -> Self {
-        Self { operation, result: None, reply }
+        Self {
+            operation,
+            result: None,
+            #[cfg(test)]
+            by: interleave::current(),
+            reply,
+        }
     }
 }
 
@@ -141,6 +155,11 @@ impl<O: Operation> Job for Waiting<O> {
         });
         // Whoever asked may have gone; what is committed stays committed.
         let _ = reply.send(answer);
+    }
+
+    #[cfg(test)]
+    fn journal(&self) {
+        interleave::journal(self.by, std::any::type_name::<O>());
     }
 }
 

@@ -90,6 +90,10 @@ pub struct Entry {
     pub given: bool,
     /// The position at which it was over, and why.
     pub over: Option<(u64, Over)>,
+    /// Whether its topic was deleted after it had died: of its death nobody is told any more.
+    pub deleted_dead: bool,
+    /// The positions at which it was archived, and taken out again.
+    archived: Vec<(u64, bool)>,
     /// Which topic of that name it is of; a name that is deleted and made again is another topic.
     topic_number: Option<usize>,
     collapse: Option<&'static str>,
@@ -103,6 +107,11 @@ impl Entry {
     /// Whether it could be seen as of a position.
     pub fn was_visible_at(&self, seq: u64) -> bool {
         self.since <= seq && self.over.is_none_or(|(at, _)| at > seq)
+    }
+
+    /// Whether it was archived as of a position.
+    pub fn was_archived_at(&self, seq: u64) -> bool {
+        self.archived.iter().rev().find(|(at, _)| *at <= seq).is_some_and(|(_, archived)| *archived)
     }
 
     /// Whether the person ever saw it: an interval may begin before what was dead already.
@@ -312,6 +321,9 @@ pub struct World {
     pub now: Timestamp,
     /// The newest position.
     pub head: u64,
+    /// Whether much happens at once. Counts that are pushed then know of everything up to their position and may know of
+    /// more, where rows were read anew of what is committed and not told yet; they must be right when all rests.
+    pub is_busy: bool,
     people: BTreeMap<&'static str, Person>,
     topics: Vec<Topic>,
     /// `everyone` is a topic for each category.
@@ -339,6 +351,7 @@ impl World {
         Self {
             now,
             head: 0,
+            is_busy: false,
             people,
             topics,
             everyone: Vec::new(),
@@ -815,7 +828,9 @@ impl World {
         self.notes.retain(|note| note.topic_number != Some(number));
         for person in self.people.values_mut() {
             for entry in person.inbox.iter_mut().filter(|entry| entry.topic_number == Some(number)) {
-                entry.over = entry.over.filter(|(_, over)| *over == Over::Pruned).or(Some((head, Over::Deleted)));
+                // Its end stays what it was: a stream may have begun between that and this.
+                entry.deleted_dead |= matches!(entry.over, Some((_, Over::Dead(_))));
+                entry.over = entry.over.or(Some((head, Over::Deleted)));
             }
             person.spans.retain(|span| span.topic_number != number);
             person.muted.retain(|muted| *muted != number);
@@ -881,6 +896,14 @@ impl World {
         self.notes.retain_mut(|note| !alone(&mut note.to));
         self.waiting.retain_mut(|waiting| !alone(&mut waiting.sending.to));
         *self.person_mut(user) = Person::default();
+        // Of others retention may have taken it before.
+        self.forget_unheld();
+    }
+
+    /// Direct ones that are in no inbox any more are gone.
+    fn forget_unheld(&mut self) {
+        let held = |id| self.people.values().any(|person| person.inbox.iter().any(|e| e.id == id && e.is_kept()));
+        self.notes.retain(|note| !matches!(note.to, To::Users(_)) || held(note.id));
     }
 
     /// Takes what is too old or too many (semantics 15): of topics the oldest, of direct entries the oldest read before
@@ -959,9 +982,7 @@ impl World {
                 entry.over = Some((head, Over::Pruned));
             }
             note_counts(person, head);
-            let held = |id| self.people.values().any(|person| person.inbox.iter().any(|e| e.id == id && e.is_kept()));
-            let unheld: Vec<NotificationId> = some.iter().copied().filter(|id| !held(*id)).collect();
-            self.notes.retain(|note| !unheld.contains(&note.id));
+            self.forget_unheld();
         }
     }
 
@@ -994,6 +1015,9 @@ impl World {
                 MarkAs::Unarchived => state.archived_at = None,
             }
             changed += u64::from(*state != before);
+            if state.archived_at.is_some() != before.archived_at.is_some() {
+                entry.archived.push((next, state.archived_at.is_some()));
+            }
         }
         if changed > 0 {
             note_counts(person, next);
@@ -1016,9 +1040,9 @@ impl World {
         self.entries(user, token).filter(|entry| entry.is_alive())
     }
 
-    /// Whether a cursor may, and whether it must, be answered `pruned` (semantics 4).
-    pub fn pruned_above(&self, user: &str, token: &Token, seq: u64) -> (bool, bool) {
-        let taken = |entry: &&Entry| matches!(entry.over, Some((_, Over::Pruned))) && entry.seq > seq;
+    /// Whether a cursor may, and whether it must, be answered `pruned` by a stream that begins at `head` (semantics 4).
+    pub fn pruned_above(&self, user: &str, token: &Token, seq: u64, head: u64) -> (bool, bool) {
+        let taken = |entry: &&Entry| matches!(entry.over, Some((at, Over::Pruned)) if at <= head) && entry.seq > seq;
         let must = self.entries(user, token).any(|entry| taken(&entry));
         let dead_above = |entry: &Entry| matches!(entry.over, Some((at, Over::Dead(_))) if at > seq);
         let person = self.person(user);
@@ -1071,6 +1095,8 @@ fn entry_of(note: &Note) -> Entry {
         state: EntryState::default(),
         since: note.seq,
         given: false,
+        deleted_dead: false,
+        archived: Vec::new(),
         over: note.death.map(|(at, death)| (at, Over::Dead(death))),
         topic_number: note.topic_number,
         collapse: note.collapse,
