@@ -13,6 +13,7 @@
     reason = "tests print their seeds, spawn their own tasks and read as tables; what counts is that they can fail"
 )]
 
+mod clocks;
 mod crowd;
 mod cursors;
 mod cuts;
@@ -23,6 +24,7 @@ mod fuzz;
 mod handover;
 mod idempotency;
 mod kill;
+mod marks;
 mod model;
 mod mount;
 mod page;

@@ -248,6 +248,11 @@ impl Ws {
         }
     }
 
+    /// The next of the events that came while a reply was waited for.
+    pub fn pending(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
     /// The next event, which must be of this kind.
     pub fn expect(&mut self, kind: &str) -> Event {
         let event = self.next().unwrap_or_else(|| panic!("the close came before {kind}"));
