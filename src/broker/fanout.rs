@@ -304,8 +304,9 @@ mod tests {
     async fn counts_that_change_while_a_subscribers_rows_are_read_follow_once_they_are() {
         let (hub, tallies) = (Hub::new(hub::Config::default()), Arc::new(Mutex::new(Tallies::default())));
         let epoch = Epoch::new("k7x2m").expect("an epoch");
-        let fanout =
-            Fanout::new(epoch, hub.clone(), tallies.clone(), Arc::new(Metrics::default()), watch::channel(0).0);
+        let metrics = Arc::new(Metrics::default());
+        let newest = Arc::new(Newest::new(metrics.clone()));
+        let fanout = Fanout::new(epoch, hub.clone(), tallies.clone(), newest, metrics, watch::channel(0).0);
         let (commits, feed) = mpsc::channel(1);
         Lifecycle::default().spawn_core(fanout.run(feed));
         tallies.lock().attach(USER);
