@@ -198,7 +198,7 @@ fn a_command_that_was_asked_wrongly_ends_with_64_and_says_what_is_wrong() {
 fn a_directory_that_is_in_use_is_not_used_twice() {
     let server = Server::start();
     let said = run(&["serve", "--listen", "127.0.0.1:0", "--data", arg(server.data())], "");
-    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(said.code, 75, "{said:?}");
     assert!(said.err.contains(&format!("is in use by another tidings (process {})", server.pid())), "{said:?}");
     server.notify("alice", "it goes on");
     let elsewhere = tempfile::tempdir().expect("a directory");
