@@ -109,6 +109,7 @@ fn the(file: &str, fragment: &str) -> &'static str {
 /// Statements that may walk through a whole table, and why that stays cheap.
 const WALKS: &[(&str, &str, &str)] = &[
     ("revocations.rs", "FROM revocations", "they are few, and read at start and when one is added"),
+    ("log.rs", "SELECT created_at FROM notifications", "the last row, read once at start"),
     ("keys.rs", "old_until FROM api_keys", "keys are few, and read once at start"),
     ("erase.rs", "scheduled", "what waits is bounded, and erasing is rare"),
     ("export.rs", "EXISTS", "what waits is bounded, and exporting is rare"),
