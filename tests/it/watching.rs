@@ -140,6 +140,7 @@ fn metrics_tell_all_there_is_and_nothing_that_a_caller_has_said() {
     let texts = json!({ "to": "user:canary-user", "title": "canary-title", "category": "canary-category" });
     publish(&texts).expect(201);
     publish(&json!({ "to": "topic:canary-topic", "title": "t", "sender": "canary-sender" })).expect(201);
+    server.send(&Ask::get("/v1/poll?wait=0&cursor=start").bearer(&server.token("canary-user"))).expect(200);
     publish(&json!({ "to": "user:canary-user", "title": "t", "canary-field": 1 })).problem(422, "invalid");
     let gone = publish(&json!({ "to": "user:canary-user", "title": "t" })).expect(201).json();
     server
