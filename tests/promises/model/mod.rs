@@ -7,6 +7,7 @@
 //! The quick form plays the same 200 cases each time. `TIDINGS_MODEL_CASES=10000` (or `PROPTEST_CASES`) makes the full
 //! run, of cases that chance draws. One that fails prints the line that plays it again alone.
 
+#[allow(dead_code, reason = "the unit test of the interleavings uses the rest")]
 mod device;
 mod plan;
 mod stage;
