@@ -45,6 +45,10 @@ pub struct Metrics {
     pub start_time: Gauge,
     /// Times the settings were read again, by `outcome`: done, refused.
     pub reloads: Family<Label, Counter>,
+    /// Backups made and checked.
+    pub backups: Counter,
+    /// When the newest backup of this run was whole; seconds since the Unix epoch, 0 before the first.
+    pub last_backup: Gauge,
     /// Notifications committed.
     pub publishes: Counter,
     /// Frames handed to subscribers, by `transport`.
@@ -110,6 +114,8 @@ impl Metrics {
             resident_memory: Gauge::default(),
             start_time: Gauge::default(),
             reloads: Family::default(),
+            backups: Counter::default(),
+            last_backup: Gauge::default(),
             publishes: Counter::default(),
             deliveries: Family::default(),
             sent_bytes: Family::default(),
@@ -177,6 +183,13 @@ impl Metrics {
         registry.register("commit_batch", "Operations in one group commit", self.batch.clone());
         registry.register_with_unit("database", "The database file", Unit::Bytes, self.database.clone());
         registry.register_with_unit("wal", "The database's write-ahead log", Unit::Bytes, self.wal.clone());
+        registry.register("backups", "Backups made and checked", self.backups.clone());
+        registry.register_with_unit(
+            "last_backup",
+            "When the newest backup of this run was whole; 0 before the first",
+            Unit::Seconds,
+            self.last_backup.clone(),
+        );
         registry.register("deaths", "Notifications that are over, by how", self.deaths.clone());
         registry.register(
             "undelivered",

@@ -43,6 +43,15 @@ pub enum BrokerError {
     /// Another program reads the database file.
     #[error("another program reads the database file")]
     BeingRead,
+    /// A copy of the log is being made, or handed out.
+    #[error("a copy of the log is being made")]
+    CopyRunning,
+    /// Bytes that a copy needs on the log's disk, and that are free there.
+    #[error("there is no room for a copy")]
+    NoRoom { needed: u64, free: u64 },
+    /// What was copied is not whole; the private cause.
+    #[error("the log is damaged")]
+    Damaged(String),
     #[error("the disk is full; reading goes on")]
     StorageFull,
     /// Nothing was stored.
@@ -70,6 +79,8 @@ impl From<StoreError> for BrokerError {
                 Refusal::TooManyRevocations => Self::TooMany("users whose access is taken back"),
                 Refusal::NotScheduled => Self::NotScheduled,
                 Refusal::BeingRead => Self::BeingRead,
+                Refusal::CopyRunning => Self::CopyRunning,
+                Refusal::NoRoom { needed, free } => Self::NoRoom { needed, free },
                 Refusal::Untimely(errors) => Self::Invalid(errors),
                 Refusal::ExpiresBeforeDue => Self::Invalid(vec![ContentError {
                     pointer: "/expires_at".to_owned(),
@@ -79,9 +90,8 @@ impl From<StoreError> for BrokerError {
             StoreError::Full => Self::StorageFull,
             StoreError::Stopped => Self::Storage("the store has stopped".to_owned()),
             StoreError::Busy => Self::StorageBusy,
-            StoreError::Failed(cause) | StoreError::Unreadable(cause) | StoreError::Damaged(cause) => {
-                Self::Storage(cause)
-            }
+            StoreError::Damaged(cause) => Self::Damaged(cause),
+            StoreError::Failed(cause) | StoreError::Unreadable(cause) => Self::Storage(cause),
         }
     }
 }

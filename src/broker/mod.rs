@@ -53,7 +53,7 @@ pub use token::{JwtConfig, KeyFile, TokenClaims, VerifyingKey, mint_token};
 
 pub use crate::hub::Filter;
 pub use crate::store::{
-    BALLAST_BYTES, Ballast, Failure, InboxState, Laid, Muting as Mute, OpenError, Retention, Unknown,
+    BALLAST_BYTES, Backup, Ballast, Failure, InboxState, Laid, Muting as Mute, OpenError, Retention, Unknown,
 };
 
 use crate::clock::Clock;

@@ -3,8 +3,9 @@
 use super::{Broker, BrokerError};
 use crate::model::{Identity, Scope, TopicKey, UserKey};
 use crate::store::{
-    ClearTopic, Drift, MAX_TAKEN, PruneTopic, PruneUser, RepairTopics, RepairUser, Shrink, StoreError, Surplus,
+    Backup, ClearTopic, Drift, MAX_TAKEN, PruneTopic, PruneUser, RepairTopics, RepairUser, Shrink, StoreError, Surplus,
 };
+use crate::wire::check::Report;
 use crate::wire::upkeep::{Compacted, Drifted, Recounted, Repair};
 
 impl Broker {
@@ -62,6 +63,37 @@ impl Broker {
         }
         let (before, after) = self.inner.store.compact().await?;
         Ok(Compacted { before, after })
+    }
+
+    /// A checked copy of the whole log, without what was deleted. Streams and publishes go on meanwhile.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn back_up(&self, by: &Identity) -> Result<Backup, BrokerError> {
+        // It holds what every credential is compared with.
+        if *by != Identity::Operator {
+            return Err(BrokerError::Forbidden("a copy of everything is for the operator of this machine alone"));
+        }
+        let backup = self.inner.store.back_up().await?;
+        let metrics = &self.inner.metrics;
+        metrics.backups.inc();
+        metrics.last_backup.set(self.inner.clock.now().as_seconds());
+        Ok(backup)
+    }
+
+    /// Looks whether the log is whole and agrees with itself, at a copy.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub async fn check(&self, by: &Identity) -> Result<Report, BrokerError> {
+        if !by.has(&Scope::Admin) {
+            return Err(BrokerError::Forbidden("checking the log needs the scope `admin`"));
+        }
+        let report = self.inner.store.check().await?;
+        if !report.findings.is_empty() {
+            tracing::error!(faults = report.findings.len(), "the log is not as it must be; `tidings check` tells what");
+        }
+        Ok(report)
     }
 
     /// Takes everything that retention does not keep, bit by bit; how many entries that were.

@@ -21,6 +21,8 @@ use crate::wire::problem::{Problem, ProblemBody};
 
 /// Broken fields that one problem names at most, so that an answer stays small whatever was sent.
 const MAX_FIELD_ERRORS: usize = 20;
+/// What sizes are told in.
+const MIB: u64 = 1024 * 1024;
 /// Characters of a pointer, which may hold a field's name as it was sent.
 const MAX_POINTER_CHARS: usize = 200;
 /// Characters of what is said about one field.
@@ -99,6 +101,8 @@ kinds! {
         "The head or the body of the request did not come in time, so the request was given up. Nothing was done, save lines of a batch that were answered before.";
     BEING_READ = 409 "being-read", "Another program reads the database file",
         "The file can't be cleared of what was deleted while somebody reads it. End the backup or the shell that holds it open and ask again.";
+    COPY_RUNNING = 409 "copy-running", "A copy of the log is being made",
+        "One backup or check runs at a time, until its answer was read to the end. Try again after Retry-After.";
     CATEGORY_CONFLICT = 409 "category-conflict", "The topic has another category",
         "A topic has one category, which all its entries bear. Publish without a category, or with the topic's own.";
     IDEMPOTENCY_RUNNING = 409 "idempotency-running", "The first request with this key is still running",
@@ -145,6 +149,8 @@ kinds! {
         "The head of a request may have 16 KiB and 64 header fields. Large cookies of other applications on the same host are the usual reason.";
     INTERNAL = 500 "internal", "The server failed",
         "A fault of the server, which it has logged. Whether the request had an effect is unknown; repeat it with the same Idempotency-Key.";
+    DAMAGED = 500 "damaged", "The log is damaged",
+        "What the server stores is not as it must be, so no copy of it was handed out. The server has logged what it found. Stop it and run `tidings check`, then `tidings restore` with the newest backup.";
     OVERLOADED = 503 "overloaded", "The server has too much to do",
         "Try again after Retry-After, with growing pauses.";
     DRAINING = 503 "draining", "The server is shutting down",
@@ -200,6 +206,18 @@ impl From<BrokerError> for Problem {
             BrokerError::BeingRead => BEING_READ.because(
                 "the file was rewritten, but what was deleted is still in it for a program that reads it, such as a backup",
             ),
+            BrokerError::CopyRunning => {
+                COPY_RUNNING.for_now("a copy of the log is being made or read; there is one at a time", 5)
+            }
+            BrokerError::NoRoom { needed, free } => STORAGE_FULL.because(format!(
+                "a copy needs {} MiB on the disk that holds the log, and {} MiB are free there",
+                needed.div_ceil(MIB),
+                free / MIB
+            )),
+            BrokerError::Damaged(cause) => {
+                tracing::error!(cause, "the log is damaged; stop the server and run `tidings check`");
+                DAMAGED.because("the log, or the copy that was made of it, is not whole; a copy was thrown away, and the server has logged why")
+            }
             BrokerError::StorageFull => STORAGE_FULL.for_now("the disk that holds the log is full", 30),
             BrokerError::StorageBusy => {
                 STORAGE.for_now("another program holds the log, or memory or files are short; nothing was stored", 1)

@@ -96,6 +96,8 @@ pub enum Route {
     RotateKey,
     Recount,
     Compact,
+    Backup,
+    Check,
     Reload,
     Status,
     Online,
@@ -164,6 +166,8 @@ pub const ROUTES: &[Entry] = &[
     entry(Verb::Post, "/v1/upkeep/reload", Access::Admin, Route::Reload),
     entry(Verb::Post, "/v1/upkeep/recount", Access::Admin, Route::Recount),
     entry(Verb::Post, "/v1/upkeep/compact", Access::Admin, Route::Compact),
+    entry(Verb::Get, "/v1/upkeep/backup", Access::Admin, Route::Backup),
+    entry(Verb::Post, "/v1/upkeep/check", Access::Admin, Route::Check),
 ];
 
 const fn entry(verb: Verb, path: &'static str, access: Access, route: Route) -> Entry {

@@ -183,6 +183,8 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::Recount => upkeep::recount(call).await,
         Route::RotateKey => keys::rotate(call).await,
         Route::Compact => upkeep::compact(&call).await,
+        Route::Backup => upkeep::backup(&call).await,
+        Route::Check => upkeep::check(&call).await,
         Route::Reload => ops::reload(&call).await,
         Route::Status => Ok(ops::status(&call)),
         Route::Online => ops::online(&call).await,

@@ -15,6 +15,7 @@ mod accept;
 mod control;
 pub mod listen;
 pub mod state;
+pub mod stopped;
 mod systemd;
 mod watchdog;
 

@@ -5,6 +5,8 @@
 //! | `tidings.lock` | held while a process uses the directory | once |
 //! | `tidings.db`, `tidings.head` | the log (the store's) | once |
 //! | `tidings.ballast` | room that is kept for a full disk (the store's) | at each start, and when there is room |
+//! | `tidings.copy`, `tidings.copy-packed` | a backup in the making (the store's) | removed when it is whole |
+//! | `tidings.db.restoring`, `tidings.db.before-restore` | a restore in the making, and what it replaced | by `tidings restore` |
 //! | `token.key` | the secret of users' tokens | at the first need |
 //! | `operator.key` | the credential of the command line on this machine | at each start |
 //! | `tidings.sock` | the unix socket for a proxy | at each start |
@@ -222,6 +224,11 @@ pub fn check_log(data: &Path) -> Result<(), StateError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StateError::Unused(data.to_owned())),
         Err(e) => Err(e).doing("look at", &path),
     }
+}
+
+/// Bytes of the log in a state directory; `None` where there is none.
+pub fn log_bytes(data: &Path) -> Option<u64> {
+    fs::metadata(data.join(DATABASE)).ok().map(|log| log.len())
 }
 
 /// Reads the credential of the server that runs on this state directory.

@@ -75,21 +75,17 @@ pub(super) fn read(
     file: &mut HeadFile,
     now: Timestamp,
 ) -> Result<(Epoch, Seq), super::OpenError> {
-    let row =
-        connection.query_row(SELECT_LOG, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional()?;
-    let Some((epoch, head)) = row else {
+    let Some((epoch, head)) = stored(connection)? else {
         let epoch = fresh_epoch();
         connection.execute(INSERT_LOG, params![epoch.as_str(), now.as_millis()])?;
         file.write(&epoch, Seq::ZERO)?;
         return Ok((epoch, Seq::ZERO));
     };
-    let head = Seq(u64::try_from(head).unwrap_or_default());
     let stored = Epoch::new(&epoch).ok_or(super::OpenError::Damaged("the log has no valid epoch".to_owned()))?;
     // A file of another epoch belongs to a log that replaced this one: this is an older copy too.
     let behind = file.read()?.is_some_and(|known| known.epoch != stored || known.seq > head);
     let epoch = if behind {
-        let epoch = fresh_epoch();
-        connection.execute(UPDATE_EPOCH, [epoch.as_str()])?;
+        let epoch = rename(connection)?;
         tracing::warn!(%head, "the database is older than the file beside it says: it gets a new epoch, clients will reload");
         epoch
     } else {
@@ -114,6 +110,20 @@ pub(super) fn compare_clocks(connection: &Connection, now: Timestamp) -> Result<
         );
     }
     Ok(())
+}
+
+/// The log's row as it stands: its epoch, which may be none, and its head. `None` where there is no row.
+pub(super) fn stored(connection: &Connection) -> Result<Option<(String, Seq)>, rusqlite::Error> {
+    let row =
+        connection.query_row(SELECT_LOG, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))).optional()?;
+    Ok(row.map(|(epoch, head)| (epoch, Seq(u64::try_from(head).unwrap_or_default()))))
+}
+
+/// Gives the log another identity: every cursor from before is of another epoch.
+pub(super) fn rename(connection: &Connection) -> Result<Epoch, rusqlite::Error> {
+    let epoch = fresh_epoch();
+    connection.execute(UPDATE_EPOCH, [epoch.as_str()])?;
+    Ok(epoch)
 }
 
 fn fresh_epoch() -> Epoch {

@@ -11,8 +11,11 @@
 //!
 //! Rank 2: imports `model`, `clock`, `metrics`, `lifecycle`, `interleave`.
 
+mod backup;
 mod ballast;
+mod check;
 pub mod commit;
+mod copying;
 mod deaths;
 mod erase;
 mod export;
@@ -30,6 +33,7 @@ mod publish;
 mod reader;
 mod recount;
 mod replay;
+mod restore;
 mod retention;
 mod revocations;
 mod schedule;
@@ -48,9 +52,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
+pub use backup::Backup;
 pub use ballast::{BALLAST_BYTES, Ballast, Laid};
+pub use check::{Check, Mend, check_stopped};
 pub use commit::{Change, Commit, Reach, Standing};
 pub use deaths::{Retract, RetractOutcome};
 pub use erase::{EraseRows, ErasedPart, ForgetUser, Forgotten};
@@ -66,6 +72,7 @@ pub use publish::{Place, Policy, Publish, PublishOutcome, Unknown, When};
 pub use reader::{Reader, Session};
 pub use recount::{Drift, RepairTopics, RepairUser};
 pub use replay::{Kinds, Position, Replayed, Shared};
+pub use restore::{Aside, RestoreError, Restored, Stage, restore, verify};
 pub use retention::{ClearTopic, MAX_TAKEN, OldTopic, PruneTopic, PruneUser, Retention, Shrink, Surplus};
 pub use revocations::{MAX_REVOCATIONS, Restore, Revoke};
 pub use schedule::{MAX_SCHEDULED, PruneFailed, Reschedule, ScheduledRow, SettleDue, Settled};
@@ -128,6 +135,13 @@ pub enum Refusal {
     TooManyRevocations,
     /// It does not wait any more.
     NotScheduled,
+    /// One copy of the log is made at a time.
+    CopyRunning,
+    /// A copy needs more bytes than are free.
+    NoRoom {
+        needed: u64,
+        free: u64,
+    },
     /// Another program reads the file, and what it reads can't be cleared away.
     BeingRead,
     /// What is wrong with when it comes and goes.
@@ -150,7 +164,7 @@ pub enum StoreError {
     /// A part of the file can't be read.
     #[error("a part of the database can't be read: {0}")]
     Unreadable(String),
-    /// The file is not what SQLite wrote; the process is about to end.
+    /// The file, or a copy of it, is not what SQLite wrote. Where a read of the log finds it so, the process is about to end.
     #[error("the database is damaged: {0}")]
     Damaged(String),
     /// The writer has ended; the process is about to.
@@ -184,6 +198,7 @@ struct Inner {
     readers: reader::Readers,
     trouble: Arc<Trouble>,
     writer: writer::Handle,
+    copies: Arc<Semaphore>,
 }
 
 impl Store {
@@ -200,6 +215,7 @@ impl Store {
         metrics: Arc<Metrics>,
         lifecycle: &Lifecycle,
     ) -> Result<(Self, mpsc::Receiver<Commit>), OpenError> {
+        backup::clean(directory);
         let opened = open::open(directory, now, config).await?;
         let (sender, feed) = mpsc::channel(config.feed);
         let epoch = opened.state.epoch.clone();
@@ -207,7 +223,8 @@ impl Store {
         let readers = reader::Readers::new(&opened.path, config, trouble.clone(), lifecycle)?;
         let writer =
             writer::start(opened.connection, opened.state, config.queue, sender, trouble.clone(), metrics, lifecycle);
-        Ok((Self { inner: Arc::new(Inner { epoch, path: opened.path, readers, trouble, writer }) }, feed))
+        let copies = backup::places();
+        Ok((Self { inner: Arc::new(Inner { epoch, path: opened.path, readers, trouble, writer, copies }) }, feed))
     }
 
     /// The identity of this log.

@@ -20,8 +20,11 @@ use crate::model::Timestamp;
 
 static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
 
+/// The log's file in a state directory.
+pub(super) const FILE: &str = "tidings.db";
+
 /// `application_id` of our files, as the first migration sets it.
-const APPLICATION_ID: i32 = 0x5449_446E;
+pub(super) const APPLICATION_ID: i32 = 0x5449_446E;
 
 /// `auto_vacuum` of our files.
 const INCREMENTAL: i64 = 2;
@@ -91,7 +94,7 @@ pub(super) struct Opened {
 
 /// Opens `<directory>/tidings.db` for writing, brought up to date.
 pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> Result<Opened, OpenError> {
-    let path = directory.join("tidings.db");
+    let path = directory.join(FILE);
     let (file, cache_kib) = (path.clone(), config.cache_kib);
     let directory = directory.to_path_buf();
     let (connection, state) = tokio::task::spawn_blocking(move || {
@@ -115,7 +118,7 @@ pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> R
 fn open_log(file: &Path, cache_kib: u32, now: Timestamp, hold: Hold) -> Result<(Connection, State), OpenError> {
     let mut connection = Connection::open(file)?;
     configure(&connection, cache_kib)?;
-    migrate(&mut connection, file)?;
+    bring_up_to_date(&mut connection, file)?;
     let mut head_file = HeadFile::open(file.parent().expect("the database lies in the state directory"))?;
     let (epoch, head) = super::log::read(&connection, &mut head_file, now)?;
     super::log::compare_clocks(&connection, now)?;
@@ -129,7 +132,7 @@ const VERSION_AT: usize = 60;
 const APPLICATION_AT: usize = 68;
 
 /// Looks at what is there before SQLite does, which would change another program's file by opening it our way. What
-/// the log of writes says is looked at again by [`migrate`].
+/// the log of writes says is looked at again by [`bring_up_to_date`].
 fn look_at_header(path: &Path) -> Result<(), OpenError> {
     match std::fs::metadata(path) {
         Ok(found) if !found.is_file() => return Err(OpenError::NotAFile(path.to_path_buf())),
@@ -208,8 +211,13 @@ pub(super) fn configure_any(connection: &Connection, cache_kib: u32) -> Result<(
     ))
 }
 
+/// The schema that this program reads.
+pub(super) fn known_schema() -> u64 {
+    u64::try_from(MIGRATIONS.dirs().count()).expect("a handful of migrations")
+}
+
 /// Brings the schema up to date, after a copy was put aside.
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let migrations = Migrations::from_directory(&MIGRATIONS)?;
     let known = MIGRATIONS.dirs().count();
     let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -269,7 +277,7 @@ mod tests {
         look_at_header(path)?;
         let mut connection = Connection::open(path)?;
         configure(&connection, 1024)?;
-        migrate(&mut connection, path)?;
+        bring_up_to_date(&mut connection, path)?;
         Ok(connection)
     }
 
@@ -320,7 +328,7 @@ mod tests {
         // As a kill between the migration and the rewriting leaves it.
         let mut old = Connection::open(&path).expect("opens");
         old.execute_batch("PRAGMA journal_mode = WAL").expect("is set");
-        migrate(&mut old, &path).map(|()| drop(old)).expect("is brought up to date");
+        bring_up_to_date(&mut old, &path).map(|()| drop(old)).expect("is brought up to date");
         let connection = Connection::open(&path).expect("opens");
         connection.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM").expect("is set");
         assert_eq!(pragma(&connection, "auto_vacuum"), "0");

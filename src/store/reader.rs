@@ -161,6 +161,13 @@ pub struct Reader<'t> {
     epoch: &'t Epoch,
 }
 
+impl<'t> Reader<'t> {
+    /// Reads on a connection that nobody writes to meanwhile.
+    pub(super) fn on(connection: &'t Connection, head: Seq, epoch: &'t Epoch) -> Self {
+        Self { connection, head, epoch }
+    }
+}
+
 impl Reader<'_> {
     /// The head this transaction sees.
     pub fn head(&self) -> Seq {

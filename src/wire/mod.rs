@@ -7,6 +7,7 @@
 //! Rank 1: imports `model`.
 
 pub mod batch;
+pub mod check;
 pub mod cursor;
 pub mod event;
 pub mod frame;

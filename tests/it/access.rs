@@ -85,6 +85,8 @@ const TABLE: &[(&str, &str, &str, u16)] = &[
     ("DELETE", "/v1/keys/{key}", "13311133333++r11ere11", 404),
     ("POST", "/v1/upkeep/recount", "13311133333++r11ere11", 200),
     ("POST", "/v1/upkeep/compact", "13311133333++r11ere11", 200),
+    ("GET", "/v1/upkeep/backup", "133111333333+r11ere11", 200),
+    ("POST", "/v1/upkeep/check", "13311133333++r11ere11", 200),
     ("POST", "/v1/keys/{key}/rotate", "13311133333++r11ere11", 404),
     ("GET", "/v1/status", "13311133333++r11ere11", 200),
     ("GET", "/v1/online", "133111333+3++r11ere11", 200),

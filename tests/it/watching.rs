@@ -101,6 +101,8 @@ const METRICS: &[(&str, &str)] = &[
     ("tidings_queue_bytes", ""),
     ("tidings_database_bytes", ""),
     ("tidings_wal_bytes", ""),
+    ("tidings_backups_total", ""),
+    ("tidings_last_backup_seconds", ""),
     ("tidings_open_files", ""),
     ("tidings_open_files_max", ""),
     ("tidings_resident_memory_bytes", ""),

@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 #[cfg(test)]
 use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 
-use super::operation::{Group, Need, Tx};
+use super::operation::{Group, Need, Operation, Tx, Waiting};
 use crate::interleave;
 use crate::model::{Category, Epoch, Seq};
 use crate::store::ballast::Hold;
@@ -55,6 +56,10 @@ impl State {
             early: None,
         }
     }
+
+    pub(in crate::store) fn head(&self) -> Seq {
+        self.head
+    }
 }
 
 /// What became of a group.
@@ -74,13 +79,13 @@ pub(super) struct Part {
 
 /// The open file with what is known of it.
 struct Log<'a> {
-    connection: &'a mut Connection,
+    connection: &'a Connection,
     state: &'a mut State,
     outcome: Outcome,
 }
 
 /// Commits a group, then takes the log of writes in where that is due.
-pub(super) fn commit_group(connection: &mut Connection, state: &mut State, group: Group) -> Outcome {
+pub(super) fn commit_group(connection: &Connection, state: &mut State, group: Group) -> Outcome {
     let mut log = Log { connection, state, outcome: Outcome::default() };
     let group = match log.state.hold.look() {
         Space::Enough => group,
@@ -91,8 +96,27 @@ pub(super) fn commit_group(connection: &mut Connection, state: &mut State, group
     log.outcome
 }
 
+/// Commits one operation on a log that no writer runs on.
+///
+/// # Errors
+/// [`StoreError`].
+pub(in crate::store) fn apply_alone<O: Operation>(
+    connection: &Connection,
+    state: &mut State,
+    operation: O,
+) -> Result<O::Output, StoreError> {
+    let (reply, mut answer) = oneshot::channel();
+    let group: Group = vec![Box::new(Waiting::new(operation, reply))];
+    for Part { jobs, result, .. } in commit_group(connection, state, group).parts {
+        for job in jobs {
+            job.settle(result.clone());
+        }
+    }
+    answer.try_recv().map_err(|_| StoreError::Stopped)?
+}
+
 /// Rewrites the file without what was deleted, then empties the log of writes, which holds copies too.
-pub(super) fn compact(connection: &mut Connection, state: &mut State) -> (Result<(u64, u64), StoreError>, Outcome) {
+pub(super) fn compact(connection: &Connection, state: &mut State) -> (Result<(u64, u64), StoreError>, Outcome) {
     let mut log = Log { connection, state, outcome: Outcome::default() };
     let compacted = match rewrite(log.connection) {
         Ok(Some(sizes)) => Ok(sizes),
@@ -231,14 +255,15 @@ impl Log<'_> {
 }
 
 fn try_commit(
-    connection: &mut Connection,
+    connection: &Connection,
     state: &mut State,
     group: &mut Group,
 ) -> Result<(Commit, Duration), rusqlite::Error> {
     let started = Instant::now();
     let State { epoch, head, head_file, categories, .. } = state;
     let result = (|| {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // A copy may hold the connection too. Nothing else here begins a transaction, so none is inside another.
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         let mut tx = Tx { connection: &transaction, epoch, head: *head, changes: Vec::new(), categories };
         for job in group.iter_mut() {
             job.apply(&mut tx)?;

@@ -21,14 +21,15 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-pub(super) use group::State;
 use group::{Outcome, Part, commit_group, compact};
+pub(super) use group::{State, apply_alone};
 pub(super) use operation::Tx;
 use operation::{Group, Job, Waiting};
 pub use operation::{Need, OpError, Operation};
 
 use super::ballast::LOOK;
 use super::commit::Commit;
+use super::copying::{Copying, Gone, Wanted};
 use super::fault::{Failure, Space, Trouble};
 use super::{StoreError, hop};
 use crate::interleave;
@@ -44,6 +45,8 @@ enum Waiter {
     Job(Box<dyn Job>),
     /// Rewrites the file, which no transaction may be open for; answers with its pages before and after, in bytes.
     Compact(oneshot::Sender<Result<(u64, u64), StoreError>>),
+    /// Copies the file, a step between two groups.
+    Copy(Wanted),
     /// Asks for a sign of life: an empty commit on the feed.
     Pulse,
 }
@@ -77,6 +80,13 @@ impl Handle {
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 
+    /// Copies the file into another, which is given back when it is whole. Dropping the future gives the copy up.
+    pub(super) async fn copy(&self, into: Connection) -> Result<Connection, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Waiter::Copy(Wanted { into, reply })).await.map_err(|_| StoreError::Stopped)?;
+        answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
     pub(super) fn head(&self) -> Seq {
         Seq(self.head.load(Ordering::Acquire))
     }
@@ -101,6 +111,47 @@ pub(super) fn start(
     Handle { queue, head, compacting }
 }
 
+/// What the writer goes on with.
+enum Turn {
+    /// Somebody waits.
+    Came,
+    /// Nobody came for a while, and the disk was full: is there room by now? Nobody needs to publish for it to be noticed.
+    Look,
+    /// A copy is done.
+    Copied(Result<(), Gone>),
+    /// Nobody will come any more.
+    Ended,
+}
+
+/// Waits for whatever comes first.
+async fn next(
+    queue: &mut mpsc::Receiver<Waiter>,
+    waiting: &mut Vec<Waiter>,
+    space: Space,
+    copying: Option<&mut Copying<'_>>,
+) -> Turn {
+    let came = async {
+        let came = queue.recv_many(waiting, MAX_GROUP);
+        let came = match space {
+            Space::Enough => Ok(came.await),
+            Space::Short => timeout(LOOK, came).await,
+        };
+        match came {
+            Ok(0) => Turn::Ended,
+            Ok(_) => Turn::Came,
+            Err(_) => Turn::Look,
+        }
+    };
+    match copying {
+        None => came.await,
+        Some(copying) => tokio::select! {
+            biased;
+            done = copying.done() => Turn::Copied(done),
+            turn = came => turn,
+        },
+    }
+}
+
 struct Writer {
     connection: SyncWrapper<Connection>,
     feed: mpsc::Sender<Commit>,
@@ -117,30 +168,39 @@ impl Writer {
             state.early = Some(self.feed.clone());
         }
         let mut waiting = Vec::with_capacity(MAX_GROUP);
+        let mut copying: Option<Copying<'_>> = None;
+        // Those that wait until a copy is done.
+        let (mut compactions, mut copies) = (Vec::new(), Vec::new());
         loop {
-            let taken = queue.recv_many(&mut waiting, MAX_GROUP);
-            let taken = match state.hold.space() {
-                Space::Enough => taken.await,
-                // Nobody needs to publish for the room to be noticed.
-                Space::Short => match timeout(LOOK, taken).await {
-                    Ok(taken) => taken,
-                    Err(_) => {
-                        let Some((_, looked)) = self.work(state, |_, state| state.hold.look()).await else { return };
-                        state = looked;
-                        self.trouble.tell_full(state.hold.space());
-                        continue;
+            match next(&mut queue, &mut waiting, state.hold.space(), copying.as_mut()).await {
+                Turn::Ended => break,
+                Turn::Came => {}
+                Turn::Look => {
+                    let look = |_: &Connection, state: &mut State| state.hold.look();
+                    let Some((_, looked)) = self.work(copying.as_mut(), state, look).await else { return };
+                    state = looked;
+                    self.trouble.tell_full(state.hold.space());
+                    continue;
+                }
+                // Nothing came; what waited for the end of the copy goes on below.
+                Turn::Copied(done) => {
+                    let ended = match (done, copying.take()) {
+                        (Ok(()), Some(copy)) => copy.end().await,
+                        (done, _) => done,
+                    };
+                    if ended.is_err() {
+                        self.panicked();
+                        return;
                     }
-                },
-            };
-            if taken == 0 {
-                break;
+                }
             }
-            let (mut group, mut compactions) = (Group::with_capacity(waiting.len()), Vec::new());
+            let mut group = Group::with_capacity(waiting.len());
             let mut pulse = false;
             for waiter in waiting.drain(..) {
                 match waiter {
                     Waiter::Job(job) => group.push(job),
                     Waiter::Compact(reply) => compactions.push(reply),
+                    Waiter::Copy(wanted) => copies.push(wanted),
                     Waiter::Pulse => pulse = true,
                 }
             }
@@ -148,26 +208,25 @@ impl Writer {
                 let nothing = Commit { head: self.head(), at: Instant::now(), changes: Vec::new() };
                 // As below.
                 let _ = self.feed.send(nothing).await;
-                if group.is_empty() && compactions.is_empty() {
-                    continue;
-                }
             }
             if self.trouble.has_failed() {
                 // A reader has found the file damaged: whoever waits hears that the store has stopped.
                 return;
             }
-            let Some((outcome, kept)) =
-                self.work(state, |connection, state| commit_group(connection, state, group)).await
-            else {
-                return;
-            };
-            state = kept;
-            if self.publish(outcome, &state).await.is_break() {
-                return;
+            if !group.is_empty() {
+                let commit = |connection: &Connection, state: &mut State| commit_group(connection, state, group);
+                let Some((outcome, kept)) = self.work(copying.as_mut(), state, commit).await else { return };
+                state = kept;
+                if self.publish(outcome, &state).await.is_break() {
+                    return;
+                }
             }
-            for reply in compactions {
+            if copying.is_some() {
+                continue;
+            }
+            for reply in compactions.drain(..) {
                 self.compacting.store(true, Ordering::Relaxed);
-                let compacted = self.work(state, compact).await;
+                let compacted = self.work(None, state, compact).await;
                 self.compacting.store(false, Ordering::Relaxed);
                 let Some(((sizes, outcome), kept)) = compacted else { return };
                 state = kept;
@@ -177,25 +236,36 @@ impl Writer {
                     return;
                 }
             }
+            copying = copies.pop().map(|wanted| Copying::start(&self.connection, wanted));
         }
+        drop(copying);
         self.close().await;
     }
 
-    /// Works on the connection, on a thread that may block; `None` where the work panicked, which is the end.
+    /// Works on the connection, on a thread that may block: at once, or between two steps of a copy. `None` where the work
+    /// panicked, which is the end.
     async fn work<R: Send + 'static>(
         &self,
+        copying: Option<&mut Copying<'_>>,
         mut state: State,
-        work: impl FnOnce(&mut Connection, &mut State) -> R + Send + 'static,
+        work: impl FnOnce(&Connection, &mut State) -> R + Send + 'static,
     ) -> Option<(R, State)> {
-        let worked = hop::interact(&self.connection, move |connection| {
+        let work = move |connection: &Connection| {
             let result = work(connection, &mut state);
             (result, state)
-        });
-        let worked = worked.await.ok();
+        };
+        let worked = match copying {
+            Some(copying) => copying.between(work).await.ok(),
+            None => hop::interact(&self.connection, |connection| work(connection)).await.ok(),
+        };
         if worked.is_none() {
-            self.trouble.fail(Failure::Broken("the writer panicked".to_owned()));
+            self.panicked();
         }
         worked
+    }
+
+    fn panicked(&self) {
+        self.trouble.fail(Failure::Broken("the writer panicked".to_owned()));
     }
 
     fn head(&self) -> Seq {
