@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -107,6 +107,12 @@ struct Answer {
     headers: HeaderMap,
     /// Empty where it was passed on.
     body: Bytes,
+}
+
+/// Where a long answer goes.
+pub(super) trait Receive: Write {
+    /// Told before the first byte, where the server says how many there will be.
+    fn expect(&mut self, _bytes: u64) {}
 }
 
 /// A socket of either kind.
@@ -238,7 +244,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::ask`]; after the first byte nothing is tried again.
-    pub(super) async fn pass_on(&self, ask: &Ask<'_>, to: &mut impl Write) -> anyhow::Result<()> {
+    pub(super) async fn pass_on(&self, ask: &Ask<'_>, to: &mut impl Receive) -> anyhow::Result<()> {
         self.insist(ask, async |door: Door| door.pass_on(ask, to).await).await.map(drop)
     }
 
@@ -347,7 +353,7 @@ impl Door {
         tokio::time::timeout(ask.patience, exchange).await.unwrap_or(Err(Trouble::TimedOut(ask.patience)))
     }
 
-    async fn pass_on(&self, ask: &Ask<'_>, to: &mut impl Write) -> Result<Answer, Trouble> {
+    async fn pass_on(&self, ask: &Ask<'_>, to: &mut impl Receive) -> Result<Answer, Trouble> {
         let stream = tokio::time::timeout(ask.patience, self.connect()).await;
         let stream = stream.unwrap_or(Err(Trouble::TimedOut(ask.patience)))?;
         self.exchange(stream, ask, async |response: Response<Incoming>| {
@@ -355,6 +361,9 @@ impl Door {
                 return collect(response).await;
             }
             let (head, mut body) = response.into_parts();
+            if let Some(bytes) = body.size_hint().exact() {
+                to.expect(bytes);
+            }
             loop {
                 match tokio::time::timeout(ask.patience, body.frame()).await {
                     Err(_) => return Err(Trouble::BrokenOff(format!("silence for {} s", ask.patience.as_secs()))),

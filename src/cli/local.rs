@@ -6,8 +6,6 @@
 //!
 //! **Invariant**: the log is opened by whoever holds the directory's lock, and by nobody else.
 
-use std::path::PathBuf;
-
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -73,7 +71,7 @@ impl Directory {
         if let Some(own) = self.own.get() {
             return Ok(self.door_of(&own.endpoint, &own.operator));
         }
-        let data = self.data()?;
+        let data = self.place.data()?;
         let log = state::check_log(&data);
         if let (Err(error @ StateError::Unused(_)), Unused::Refuse) = (&log, self.unused) {
             anyhow::bail!("{error}");
@@ -107,15 +105,6 @@ impl Directory {
                 tracing::debug!(?ended, "The directory was not let go of in order; what was acknowledged is in it");
             }
             Err(panic) => tracing::debug!(%panic, "Our server panicked; what was acknowledged is on disk"),
-        }
-    }
-
-    /// Settings are read only where no flag names the directory: asking a server that runs needs none of them, and they
-    /// may be what is wrong.
-    fn data(&self) -> anyhow::Result<PathBuf> {
-        match self.place.named_data() {
-            Some(data) => Ok(data.to_owned()),
-            None => Ok(self.place.load([])?.data),
         }
     }
 

@@ -8,9 +8,12 @@
 #![expect(clippy::print_stderr, reason = "what the command line says besides its answer goes there")]
 
 mod batch;
+mod check;
 mod client;
 mod config;
+mod copies;
 mod demo;
+mod draft;
 mod exit;
 mod followers;
 mod key;
@@ -49,6 +52,8 @@ Examples:
   tidings publish --to user:alice --title Hello --data ./state
   tidings key create --name shop --scope publish     for your application's backend
   tidings topic list --data ./state                  what there is to follow, and by how many
+  tidings backup copy.db --data ./state              everything, while the server runs
+  tidings check --data ./state                       whether the log is whole
   tidings doctor --counts --data ./state             whether every count is right
   tidings doctor --via https://app.example/tidings --data ./state
                                                      whether the proxy in front is
@@ -106,6 +111,12 @@ enum Command {
     Doctor(upkeep::DoctorArgs),
     /// Rewrite the database file without what was deleted.
     Compact(upkeep::CompactArgs),
+    /// Copy the log, while it is in use.
+    Backup(copies::BackupArgs),
+    /// Put a copy in the place of a stopped server's log.
+    Restore(copies::RestoreArgs),
+    /// Look whether the log is whole, running or stopped, and mend what can be.
+    Check(check::CheckArgs),
     /// Print what a shell needs to complete commands and flags.
     Completions(manual::CompletionsArgs),
     /// Write the manual pages into a directory.
@@ -167,6 +178,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Config(command) => config::run(command),
         Command::Doctor(args) => block_on(upkeep::doctor(args)),
         Command::Compact(args) => block_on(upkeep::compact(args)),
+        Command::Backup(args) => block_on(copies::backup(args)),
+        Command::Restore(args) => copies::restore(&args),
+        Command::Check(args) => block_on(check::run(args)),
         Command::Status(args) => block_on(ops::status(args)),
         Command::Reload(args) => block_on(ops::reload(args)),
         Command::Revoke(args) => block_on(ops::revoke(args)),

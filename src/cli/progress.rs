@@ -24,6 +24,11 @@ pub(super) fn bytes() -> ProgressBar {
     watched(ProgressBar::no_length(), "{spinner} {bytes}, {bytes_per_sec}, {elapsed}")
 }
 
+/// Bytes of a known number.
+pub(super) fn bytes_of(length: u64) -> ProgressBar {
+    watched(ProgressBar::new(length), "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta}")
+}
+
 /// A sign of life, and what is going on.
 pub(super) fn spinner(doing: &'static str) -> ProgressBar {
     let spinner = watched(ProgressBar::no_length(), "{spinner} {msg}, {elapsed}").with_message(doing);

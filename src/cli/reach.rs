@@ -12,6 +12,7 @@ use super::Usage;
 use super::client::{Client, Door, Target};
 use super::local::{Directory, Unused};
 use super::settings::Place;
+use crate::server::state::{self, StateDir, StateError};
 
 /// The server of those who name none.
 const DEFAULT_URL: &str = "http://127.0.0.1:8383";
@@ -56,6 +57,23 @@ impl ServerArgs {
     /// [`Usage`] where none is, or nobody says as whom; those of `work`.
     pub(super) async fn ask<T>(&self, work: impl AsyncFnOnce(&Client) -> anyhow::Result<T>) -> anyhow::Result<T> {
         ask(self.client()?, work).await
+    }
+
+    /// The state directory that is meant, held by this process; `None` where a server holds it, or none is meant.
+    ///
+    /// # Errors
+    /// Where it can be neither asked nor held.
+    pub(super) fn stopped(&self) -> anyhow::Result<Option<StateDir>> {
+        if self.data.is_none() && self.config.is_none() {
+            return Ok(None);
+        }
+        let data = Place::new(self.config.clone(), self.data.clone()).data()?;
+        state::check_log(&data)?;
+        match StateDir::open(&data) {
+            Ok(state) => Ok(Some(state)),
+            Err(StateError::Held { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn client(&self) -> anyhow::Result<Client> {

@@ -1,6 +1,6 @@
 //! The flags that say which server is meant, and the settings they lead to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -30,6 +30,17 @@ impl Place {
     /// The state directory that the flag names.
     pub(super) fn named_data(&self) -> Option<&Path> {
         self.data.as_deref().map(Path::new)
+    }
+
+    /// The state directory that is meant. Settings are read only where no flag names it: they may be what is wrong.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(super) fn data(&self) -> Result<PathBuf, ConfigError> {
+        match self.named_data() {
+            Some(data) => Ok(data.to_owned()),
+            None => Ok(self.load([])?.data),
+        }
     }
 
     /// The settings of the server that is meant, with `flags` of the command above the rest.

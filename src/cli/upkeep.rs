@@ -160,6 +160,19 @@ pub(super) async fn compact_now(client: &Client) -> anyhow::Result<Compacted> {
     compacted
 }
 
+/// Puts wrong counts right and says nothing of it.
+///
+/// # Errors
+/// Those of the client.
+pub(super) async fn repair_counts(client: &Client) -> anyhow::Result<()> {
+    let mut next = Some(0);
+    while let Some(after) = next {
+        let ask = Ask::new(Method::POST, "/v1/upkeep/recount").json(&json!({ "after": after, "repair": true }))?;
+        next = client.read::<Recounted>(&ask).await?.next;
+    }
+    Ok(())
+}
+
 /// Recounts page by page and tells who drifted; how many users there were, and how many of them drifted.
 async fn recount(client: &Client, repair: bool, output: Output) -> anyhow::Result<(u64, u64)> {
     let progress = progress::bar("users");

@@ -1,8 +1,7 @@
 //! `tidings user`: one person's counts, everything that is stored about them, and its end.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -12,7 +11,8 @@ use indicatif::{BinaryBytes, ProgressBar};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::client::{Ask, Client, Refusal, read};
+use super::client::{Ask, Client, Receive, Refusal, read};
+use super::draft::{Draft, Present};
 use super::ops::NOBODY;
 use super::reach::ServerArgs;
 use super::show::{List, number};
@@ -232,7 +232,7 @@ async fn export(args: ExportArgs) -> anyhow::Result<()> {
     out.check()?;
     let (records, bytes) = (out.lines, out.bytes);
     drop(out);
-    draft.put(file)?;
+    draft.put(file, Present::Replace)?;
     match Output::of(args.json) {
         Output::Json => say(json!({ "user": args.user.as_str(), "records": records, "bytes": bytes })),
         Output::People => say(format_args!(
@@ -353,6 +353,8 @@ impl<W> Records<W> {
     }
 }
 
+impl<W: Write> Receive for Records<W> {}
+
 impl<W: Write> Write for Records<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.to.write(bytes)?;
@@ -367,38 +369,10 @@ impl<W: Write> Write for Records<W> {
     }
 }
 
-/// A file written beside its place, so that what stands there is whole; removed with this value.
-struct Draft {
-    path: PathBuf,
-    file: File,
-}
-
-impl Draft {
-    fn beside(place: &Path) -> anyhow::Result<Self> {
-        let mut name = place.file_name().with_context(|| format!("{} names no file", place.display()))?.to_owned();
-        name.push(format!(".part-{}", std::process::id()));
-        let path = place.with_file_name(name);
-        let file = File::create_new(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(Self { path, file })
-    }
-
-    fn put(self, place: &Path) -> anyhow::Result<()> {
-        self.file
-            .sync_all()
-            .and_then(|()| fs::rename(&self.path, place))
-            .with_context(|| format!("cannot write {}", place.display()))
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // Gone where it was put in its place.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -412,7 +386,7 @@ mod tests {
         out.write_all(b"{}\n{}\n").expect("it can be written");
         assert_eq!((out.lines, out.bytes), (2, 6));
         assert!(!place.exists());
-        draft.put(&place).expect("it can be put there");
+        draft.put(&place, Present::Replace).expect("it can be put there");
         assert_eq!(fs::read(&place).expect("it is there"), b"{}\n{}\n");
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
     }

@@ -39,6 +39,10 @@ const ELSEWHERE = {
   },
   'operations.md': {
     'journalctl -u tidings -n 20': 'tests/deploy, where there is a journal',
+    'systemctl stop tidings': 'tests/deploy stops the service; restoring and mending are tests/promises/restore.rs',
+    'systemctl start tidings': 'the same',
+    't restore copy.db --data $DATA': 'tests/promises/restore.rs: the server of this page runs on',
+    't check --repair --data $DATA': 'the same',
   },
   'performance.md': Object.fromEntries([
     ...['fanout', 'publish', 'start', 'store', 'scale'].map((bench) => `TIDINGS_BENCH=full cargo bench --bench ${bench}`),
