@@ -30,6 +30,7 @@ mod mount;
 mod page;
 mod places;
 mod power;
+mod restore;
 mod shim;
 mod soak;
 mod stalled;
@@ -38,3 +39,4 @@ mod storm;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, reason = "the harness is shared with `tests/it`, which uses the rest of it")]
 mod support;
+mod wal;
