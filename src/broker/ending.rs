@@ -127,7 +127,9 @@ impl Broker {
         let streams = self.inner.hub.streams();
         let ended = Ended { reason: ByeReason::Shutdown, together: streams.len() };
         for step in streams.chunks(DRAIN_STEP) {
-            step.iter().for_each(|subscriber| subscriber.end(ended));
+            for subscriber in step {
+                subscriber.end(ended);
+            }
             sleep(DRAIN_PAUSE).await;
         }
     }
@@ -136,7 +138,9 @@ impl Broker {
     pub(super) fn rotate_all(&self) {
         let streams = self.inner.hub.streams();
         let ended = Ended { reason: ByeReason::Rotate, together: streams.len() };
-        streams.iter().for_each(|subscriber| subscriber.end(ended));
+        for subscriber in streams {
+            subscriber.end(ended);
+        }
     }
 
     /// When a client that is refused for this reason should come back, in milliseconds: spread as if all that are here

@@ -449,7 +449,7 @@ impl Case {
     /// Does one thing while nothing else happens.
     async fn alone(&mut self, act: Act) -> Outcome {
         let (told, ()) = join(perform(&self.broker, act.clone()), self.scheduler.settle()).await;
-        self.apply(act, told)
+        self.apply(&act, told)
     }
 
     async fn round(&mut self) -> Outcome {
@@ -516,14 +516,14 @@ impl Case {
             if asked.get(&journaled.by).is_some_and(|act| act.operation() == Some(journaled.operation)) {
                 let act = asked.remove(&journaled.by).expect("it was just there");
                 let answer = told.remove(&journaled.by).ok_or_else(|| format!("{act:?} was never answered"))?;
-                self.apply(act, answer)?;
+                self.apply(&act, answer)?;
             }
         }
         // What is not in the journal had nothing to write, or was several commits.
         for (task, act) in asked {
             let answer = told.remove(&task).ok_or_else(|| format!("{act:?} was never answered"))?;
             match &act {
-                Act::Erase(_) | Act::Retain => self.apply(act, answer)?,
+                Act::Erase(_) | Act::Retain => self.apply(&act, answer)?,
                 _ => ensure!(matches!(answer, Told::Refused(_)), "{act:?} wrote nothing and was answered {answer:?}"),
             }
         }
@@ -677,12 +677,12 @@ impl Case {
     }
 
     /// Lets an act happen in the world, and compares the answers.
-    fn apply(&mut self, act: Act, told: Told) -> Outcome {
+    fn apply(&mut self, act: &Act, told: Told) -> Outcome {
         let world = &mut self.world;
         let wrong = |told: &dyn std::fmt::Debug, expected: &dyn std::fmt::Debug| {
             Err(format!("{act:?} was answered {told:?}, not {expected:?}"))
         };
-        match (&act, told) {
+        match (act, told) {
             (Act::Publish(sending), told) => match (world.judge(sending), told) {
                 (Verdict::Accepted(recipients), Told::Published(published)) => {
                     let answer = (published.cursor.map(|cursor| cursor.seq.0), published.recipients);
@@ -723,8 +723,8 @@ impl Case {
                 (expected, told) => wrong(&told, &expected),
             },
             (Act::Retract(id), told) => match (world.retract(*id), told) {
-                (Retracted::Unknown, Told::Refused(BrokerError::NotFound(_))) => Ok(()),
-                (Retracted::Now | Retracted::Before(_), Told::Done) => Ok(()),
+                (Retracted::Unknown, Told::Refused(BrokerError::NotFound(_)))
+                | (Retracted::Now | Retracted::Before(_), Told::Done) => Ok(()),
                 (expected, told) => wrong(&told, &expected),
             },
             (Act::Erase(user), Told::Done) => {

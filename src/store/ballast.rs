@@ -84,7 +84,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, bytes) {
         // Not every file system knows it; what is written has its place.
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-            let zeros = [0; 64 * 1024];
+            let zeros = vec![0; 64 * 1024];
             let mut file = file;
             for _ in 0..bytes / zeros.len() as u64 {
                 file.write_all(&zeros)?;

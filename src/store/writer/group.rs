@@ -161,7 +161,9 @@ impl Log<'_> {
         match told {
             // One operation that SQLite refuses must not cost the others theirs: each gets a transaction of its own.
             StoreError::Failed(_) | StoreError::Unreadable(_) if group.len() > 1 && self.outcome.failure.is_none() => {
-                group.into_iter().for_each(|job| self.commit(vec![job]));
+                for job in group {
+                    self.commit(vec![job]);
+                }
             }
             // What makes room was refused with the rest; the ballast is off now.
             StoreError::Full if had == Space::Enough => {
@@ -280,7 +282,9 @@ fn try_commit(
         interleave::point("about to commit");
         transaction.commit()?;
         #[cfg(test)]
-        group.iter().for_each(|job| job.journal());
+        for job in group.iter() {
+            job.journal();
+        }
         interleave::point("committed");
         Ok((reached, changes))
     })();

@@ -289,7 +289,9 @@ impl Writer {
                 interleave::point("committed, not told");
                 #[cfg(test)]
                 if interleave::has_fault(interleave::Fault::PublishBeforeCommit) {
-                    jobs.into_iter().for_each(|job| job.settle(result.clone()));
+                    for job in jobs {
+                        job.settle(result.clone());
+                    }
                     continue;
                 }
                 // The fan-out outlives the writer; should it be gone, the process is ending.
