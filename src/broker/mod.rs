@@ -23,6 +23,7 @@ mod notifications;
 mod opening;
 mod poll;
 mod presence;
+mod profiles;
 mod publish;
 mod pulse;
 mod revocations;
@@ -53,7 +54,8 @@ pub use token::{JwtConfig, KeyFile, TokenClaims, VerifyingKey, mint_token};
 
 pub use crate::hub::Filter;
 pub use crate::store::{
-    BALLAST_BYTES, Backup, Ballast, Failure, InboxState, Laid, Muting as Mute, OpenError, Retention, Unknown,
+    Acquaintance, BALLAST_BYTES, Backup, Ballast, Failure, InboxState, Laid, Muting as Mute, OpenError, Retention,
+    Unknown,
 };
 
 use crate::clock::Clock;

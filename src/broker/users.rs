@@ -1,7 +1,7 @@
 //! Everything about one user: to be handed out, and to be erased.
 
 use super::{Broker, BrokerError};
-use crate::model::{Cursor, Identity, MarkAs, MarkKind, Scope, Seq, UserId, UserKey};
+use crate::model::{Cursor, Identity, MarkAs, MarkKind, Profile, Scope, Seq, UserId, UserKey};
 use crate::store::{EraseRows, ErasedPart, ForgetUser, Forgotten, Reader, StoreError, UserRow};
 use crate::wire::inbox::Entry;
 use crate::wire::upkeep::{Erased, ExportFrom, ExportPage, ExportRecord};
@@ -130,6 +130,10 @@ fn profile(reader: &Reader<'_>, key: Option<UserKey>, user: &UserId) -> Result<V
     let UserRow { appeared_at, watermarks, tickets } = reader.user_row(key, user)?;
     let mut records = Vec::new();
     records.extend(appeared_at.map(|appeared_at| ExportRecord::User { user: user.clone(), appeared_at }));
+    let profile = key.map(|key| reader.profile(key)).transpose()?.unwrap_or_default();
+    if profile != Profile::default() {
+        records.push(ExportRecord::Profile { user: user.clone(), profile });
+    }
     let followed = key.map(|key| reader.followed(key)).transpose()?;
     for row in followed.unwrap_or_default() {
         records.push(ExportRecord::Follow { topic: row.topic, following: row.following, muted: row.muted });

@@ -482,6 +482,8 @@ impl Refusal {
         for field in self.errors.iter().filter(|_| self.errors.len() > 1) {
             let _ = write!(text, "\n  {}: {}", field.pointer, field.detail);
         }
+        // It may repeat what was sent, which must not move a terminal's cursor.
+        text = text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
         if self.status == 401 {
             text.push_str("\n  (make a key with `tidings key create`, and give it with --key-file or TIDINGS_KEY)");
         }

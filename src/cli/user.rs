@@ -1,4 +1,4 @@
-//! `tidings user`: one person's counts, everything that is stored about them, and its end.
+//! `tidings user`: who a person is, their counts, everything that is stored about them, and its end.
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::ops::NOBODY;
 use super::reach::ServerArgs;
 use super::show::{List, number};
 use super::upkeep::{Counts, compact_now};
-use super::{Output, Usage, progress, say, segment};
+use super::{Output, Usage, import, profile, progress, say, segment};
 use crate::model::UserId;
 
 /// How the line of an export begins that says that the rest did not come.
@@ -67,6 +67,15 @@ Whoever is still let in comes back within seconds, and misses nothing;
 /// What is done for one user.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Show who a user is to those who reach them.
+    #[command(after_help = profile::SHOW_EXAMPLES)]
+    Show(profile::ShowArgs),
+    /// Say who a user is: address, language, time zone, preferences.
+    #[command(after_help = profile::SET_EXAMPLES)]
+    Set(profile::SetArgs),
+    /// Say who people are, from a file.
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportArgs),
     /// Show a user's unread and unseen entries.
     #[command(after_help = COUNTS_EXAMPLES)]
     Counts(CountsArgs),
@@ -195,6 +204,9 @@ async fn disconnect(args: DisconnectArgs) -> anyhow::Result<()> {
 
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Show(args) => profile::show(args).await,
+        Command::Set(args) => profile::set(args).await,
+        Command::Import(args) => import::run(args).await,
         Command::Counts(args) => counts(args).await,
         Command::Online(args) => online(args).await,
         Command::Disconnect(args) => disconnect(args).await,
@@ -203,7 +215,8 @@ pub(super) async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn path(user: &UserId) -> String {
+/// Where a user is.
+pub(super) fn path(user: &UserId) -> String {
     format!("/v1/users/{}", segment(user.as_str()))
 }
 

@@ -50,6 +50,7 @@ pub enum Route {
     Metrics,
     InboxPage,
     PublishPage,
+    PreferencesPage,
     DemoPage,
     StaticFile,
     Favicon,
@@ -67,6 +68,11 @@ pub enum Route {
     InboxCounts,
     InboxEntry,
     Mark,
+    PutProfiles,
+    Profile,
+    PutProfile,
+    OwnProfile,
+    PutOwnProfile,
     UserCounts,
     ExportUser,
     EraseUser,
@@ -113,6 +119,7 @@ pub const ROUTES: &[Entry] = &[
     entry(Verb::Get, "/metrics", Access::Scraper, Route::Metrics),
     entry(Verb::Get, "/", Access::Anyone, Route::InboxPage),
     entry(Verb::Get, "/publish", Access::Anyone, Route::PublishPage),
+    entry(Verb::Get, "/preferences", Access::Anyone, Route::PreferencesPage),
     entry(Verb::Get, "/static/{file}", Access::Anyone, Route::StaticFile),
     entry(Verb::Get, "/favicon.ico", Access::Anyone, Route::Favicon),
     entry(Verb::Get, "/problems/{code}", Access::Anyone, Route::ProblemPage),
@@ -130,6 +137,11 @@ pub const ROUTES: &[Entry] = &[
     entry(Verb::Get, "/v1/inbox/counts", Access::User, Route::InboxCounts),
     entry(Verb::Get, "/v1/inbox/{id}", Access::User, Route::InboxEntry),
     entry(Verb::Post, "/v1/inbox/mark", Access::User, Route::Mark),
+    entry(Verb::Get, "/v1/preferences", Access::User, Route::OwnProfile),
+    entry(Verb::Put, "/v1/preferences", Access::User, Route::PutOwnProfile),
+    entry(Verb::Post, "/v1/users", Access::Manager, Route::PutProfiles),
+    entry(Verb::Get, "/v1/users/{user}", Access::Manager, Route::Profile),
+    entry(Verb::Put, "/v1/users/{user}", Access::Manager, Route::PutProfile),
     entry(Verb::Get, "/v1/users/{user}/counts", Access::Manager, Route::UserCounts),
     entry(Verb::Get, "/v1/users/{user}/export", Access::Manager, Route::ExportUser),
     entry(Verb::Delete, "/v1/users/{user}", Access::Manager, Route::EraseUser),
@@ -300,6 +312,7 @@ mod tests {
                     | Route::Readyz
                     | Route::InboxPage
                     | Route::PublishPage
+                    | Route::PreferencesPage
                     | Route::StaticFile
                     | Route::Favicon
                     | Route::ProblemPage

@@ -18,8 +18,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::api::{
-    batch, demo, follows, health, inbox, keys, notifications, ops, publish, scheduled, session, streams, tickets,
-    topics, upkeep, users,
+    batch, demo, follows, health, inbox, keys, notifications, ops, profiles, publish, scheduled, session, streams,
+    tickets, topics, upkeep, users,
 };
 use super::body::Body;
 use super::call::Call;
@@ -134,6 +134,7 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::Metrics => Ok(health::metrics(&call)),
         Route::InboxPage => assets::page(&call, "inbox.html"),
         Route::PublishPage => assets::page(&call, "publish.html"),
+        Route::PreferencesPage => assets::page(&call, "preferences.html"),
         Route::DemoPage => assets::page(&call, "demo.html"),
         Route::StaticFile => assets::file(&call, call.params.text("file")),
         Route::Favicon => assets::file(&call, "favicon.svg"),
@@ -151,6 +152,11 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::InboxCounts => inbox::counts(&call).await,
         Route::InboxEntry => inbox::entry(&call).await,
         Route::Mark => inbox::mark(call).await,
+        Route::PutProfiles => profiles::put_many(call).await,
+        Route::Profile => profiles::one(&call).await,
+        Route::PutProfile => profiles::put(call).await,
+        Route::OwnProfile => profiles::own(&call).await,
+        Route::PutOwnProfile => profiles::put_own(call).await,
         Route::UserCounts => users::counts(&call).await,
         Route::ExportUser => users::export(&call).await,
         Route::EraseUser => users::erase(&call).await,

@@ -5,20 +5,25 @@
 //!
 //! Rank 0: imports nothing of this crate.
 
+mod address;
 mod audience;
 mod counts;
 mod identity;
 mod life;
+mod locale;
 mod mark;
 mod name;
 mod notification;
 mod position;
+mod profile;
 mod time;
 
+pub use address::{DingTalkId, Email, InvalidAddress, TimeZone};
 pub use audience::{Audience, FollowRule, MAX_RECIPIENTS};
 pub use counts::{CategoryCounts, Counts, Tally};
 pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TopicPattern, UserIdentity};
 pub use life::{CollapseKey, Death, Deliver, Expiry, Life};
+pub use locale::{InvalidLocale, Locale};
 pub use mark::{Became, EntryState, Mark, MarkAs, MarkKind, MarkTarget, StateChange};
 pub use name::{Category, InvalidName, TopicName, UserId};
 pub use notification::{
@@ -26,4 +31,8 @@ pub use notification::{
     MAX_LINK_CHARS, MAX_SENDER_CHARS, MAX_TITLE_CHARS, Notification, NotificationId, Priority,
 };
 pub use position::{Cursor, Epoch, Seq, SourceKey, StreamId, TopicKey, UserKey};
+pub use profile::{
+    About, Edit, MAX_PERSON_NAME_CHARS, MAX_PREFERRED_CATEGORIES, Medium, PreferenceEdit, Preferences, Profile,
+    ProfileEdit, Wish, person_name_fault,
+};
 pub use time::Timestamp;

@@ -10,6 +10,7 @@
 use rusqlite::{OptionalExtension, params};
 
 use super::commit::Change;
+use super::profiles::{DELETE_PREFERENCES, DELETE_PROFILE};
 use super::reader::Reader;
 use super::writer::{Need, OpError, Operation, Tx};
 use super::{StoreError, schedule, users};
@@ -130,7 +131,7 @@ impl ForgetUser {
         }
         let Some(user) = users::find(tx, &self.user)? else { return Ok(Forgotten::All(None)) };
         tx.sql(UNFOLLOW)?.execute([user])?;
-        for sql in [DELETE_STANDINGS, DELETE_MUTES, FORGET_NAME] {
+        for sql in [DELETE_PROFILE, DELETE_PREFERENCES, DELETE_STANDINGS, DELETE_MUTES, FORGET_NAME] {
             tx.sql(sql)?.execute([user])?;
         }
         Ok(Forgotten::All(Some(user)))

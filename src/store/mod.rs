@@ -29,6 +29,7 @@ mod log;
 mod marks;
 mod notifications;
 mod open;
+mod profiles;
 mod publish;
 mod reader;
 mod recount;
@@ -68,6 +69,7 @@ pub use inbox::{InboxState, PageQuery, StatedEntry};
 pub use keys::{AddKey, KeyRow, RevokeKey, RotateKey, TouchKeys};
 pub use marks::{MarkEntries, MarkOutcome};
 pub use open::OpenError;
+pub use profiles::{Acquaintance, PutProfile};
 pub use publish::{Place, Policy, Publish, PublishOutcome, Unknown, When};
 pub use reader::{Reader, Session};
 pub use recount::{Drift, RepairTopics, RepairUser};
@@ -133,6 +135,8 @@ pub enum Refusal {
     TooManyScheduled,
     /// [`MAX_REVOCATIONS`] is reached.
     TooManyRevocations,
+    /// A user's preferences name more categories than are kept.
+    TooManyPreferences,
     /// It does not wait any more.
     NotScheduled,
     /// One copy of the log is made at a time.

@@ -5,8 +5,8 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRe
 use uuid::Uuid;
 
 use crate::model::{
-    Category, FollowRule, KeyId, MarkKind, NotificationId, Principal, Seq, SourceKey, Timestamp, TopicKey, TopicName,
-    UserId, UserKey,
+    About, Category, DingTalkId, Email, FollowRule, InvalidName, KeyId, Locale, MarkKind, Medium, NotificationId,
+    Principal, Seq, SourceKey, TimeZone, Timestamp, TopicKey, TopicName, UserId, UserKey, Wish,
 };
 
 impl ToSql for Seq {
@@ -80,6 +80,62 @@ impl FromSql for MarkKind {
     }
 }
 
+impl ToSql for Medium {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Email => 1,
+            Self::DingTalk => 2,
+            Self::Webhook => 3,
+        }
+        .into())
+    }
+}
+
+impl FromSql for Medium {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            1 => Ok(Self::Email),
+            2 => Ok(Self::DingTalk),
+            3 => Ok(Self::Webhook),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
+impl ToSql for Wish {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self == Self::Wanted).into())
+    }
+}
+
+impl FromSql for Wish {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            0 => Ok(Self::Unwanted),
+            1 => Ok(Self::Wanted),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
+impl FromSql for About {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Self::parse(value.as_str()?).ok_or_else(|| FromSqlError::Other(Box::new(InvalidName::Category)))
+    }
+}
+
+impl ToSql for TimeZone {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.as_str().into())
+    }
+}
+
+impl FromSql for TimeZone {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_str().map(Self::stored)
+    }
+}
+
 impl ToSql for FollowRule {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match self {
@@ -119,6 +175,9 @@ macro_rules! name {
 name!(UserId);
 name!(TopicName);
 name!(Category);
+name!(Email);
+name!(DingTalkId);
+name!(Locale);
 
 /// A principal as two columns: its kind, and its name.
 pub(super) struct AsPublisher(pub(super) u8, pub(super) String);

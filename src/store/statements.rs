@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::writer::Operation;
 use super::{
     AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, erase, export, follows, idempotency, inbox, keys,
-    log, marks, notifications, publish, reader, recount, replay, retention, revocations, schedule, sight, states,
-    status, tickets, topics, users,
+    log, marks, notifications, profiles, publish, reader, recount, replay, retention, revocations, schedule, sight,
+    states, status, tickets, topics, users,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -37,6 +37,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("log.rs", log::STATEMENTS),
     ("marks.rs", marks::STATEMENTS),
     ("notifications.rs", notifications::STATEMENTS),
+    ("profiles.rs", profiles::STATEMENTS),
     ("publish.rs", publish::STATEMENTS),
     ("reader.rs", reader::STATEMENTS),
     ("recount.rs", recount::STATEMENTS),

@@ -1,13 +1,14 @@
 //! Reading JSON that strangers send: every fault at once, each with a pointer (RFC 6901) to where it is.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::model::{ContentError, MAX_DEPTH, MAX_RECIPIENTS};
+use crate::model::{ContentError, Edit, MAX_DEPTH, MAX_RECIPIENTS};
 
 /// Why a body was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,11 +65,13 @@ impl<'a> Fields<'a> {
 
     fn of(at: String, object: Object<'a>) -> Self {
         let mut this = Self { at, fields: Vec::with_capacity(object.0.len()), errors: Vec::new() };
+        // A body may hold tens of thousands of fields, so they are not compared one with all others.
+        let mut known = HashSet::with_capacity(object.0.len());
         for (name, value) in object.0 {
-            if this.fields.iter().any(|(known, _)| *known == name) {
-                this.refuse(&name, "stands twice");
-            } else {
+            if known.insert(name.clone()) {
                 this.fields.push((name, value));
+            } else {
+                this.refuse(&name, "stands twice");
             }
         }
         this
@@ -79,6 +82,18 @@ impl<'a> Fields<'a> {
         let at = self.fields.iter().position(|(known, _)| known == name)?;
         let (_, value) = self.fields.swap_remove(at);
         (value.get() != "null").then_some(value)
+    }
+
+    /// Takes a field of a change, in which `null` clears.
+    pub fn edit(&mut self, name: &str) -> Edit<&'a RawValue> {
+        let Some(at) = self.fields.iter().position(|(known, _)| known == name) else { return Edit::Keep };
+        let (_, value) = self.fields.swap_remove(at);
+        if value.get() == "null" { Edit::Clear } else { Edit::Set(value) }
+    }
+
+    /// Takes every field that was not taken yet, in no order: of an object whose names are the sender's own.
+    pub fn rest(&mut self) -> Vec<(Cow<'a, str>, &'a RawValue)> {
+        std::mem::take(&mut self.fields)
     }
 
     /// Takes a field that must read as `T`, where it is there.

@@ -20,6 +20,7 @@ pub mod ops;
 pub mod plain;
 pub mod poll;
 pub mod problem;
+pub mod profile;
 pub mod publish;
 pub mod status;
 pub mod topic;

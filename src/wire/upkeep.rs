@@ -5,8 +5,11 @@ use serde::Serialize;
 use super::event::{CountsBody, NotificationBody, Text};
 use super::inbox::{Entry, EntryBody};
 use super::json::{BodyError, Fields};
+use super::profile::ProfileBody;
 use super::status::{Scheduled, ScheduledBody};
-use crate::model::{Category, Counts, Cursor, MarkAs, Notification, NotificationId, Seq, Timestamp, TopicName, UserId};
+use crate::model::{
+    Category, Counts, Cursor, MarkAs, Notification, NotificationId, Profile, Seq, Timestamp, TopicName, UserId,
+};
 
 /// A user whose stored counts were not what a recount gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +75,10 @@ pub enum ExportRecord {
     User {
         user: UserId,
         appeared_at: Timestamp,
+    },
+    Profile {
+        user: UserId,
+        profile: Profile,
     },
     Follow {
         topic: TopicName,
@@ -192,6 +199,7 @@ pub enum RecordBody<'a> {
         user: &'a str,
         appeared_at: Text<'a, Timestamp>,
     },
+    Profile(ProfileBody<'a>),
     Follow {
         topic: &'a str,
         following: bool,
@@ -220,6 +228,7 @@ impl<'a> From<&'a ExportRecord> for RecordBody<'a> {
             ExportRecord::User { user, appeared_at } => {
                 Self::User { user: user.as_str(), appeared_at: Text(appeared_at) }
             }
+            ExportRecord::Profile { user, profile } => Self::Profile(ProfileBody::new(user, profile)),
             ExportRecord::Follow { topic, following, muted } => {
                 Self::Follow { topic: topic.as_str(), following: *following, muted: *muted }
             }
@@ -280,6 +289,7 @@ mod tests {
             created_at: at,
         };
         for (kind, record) in [
+            ("profile", ExportRecord::Profile { user: user.clone(), profile: Profile::default() }),
             ("user", ExportRecord::User { user, appeared_at: at }),
             ("follow", ExportRecord::Follow { topic, following: true, muted: false }),
             ("watermark", ExportRecord::Watermark { mark: MarkAs::Read, category: None, upto, at }),

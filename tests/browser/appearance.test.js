@@ -164,7 +164,7 @@ for (const scheme of ['light', 'dark']) {
 
 test('the pages come with the strict policy that the other tests hold them to', async (t) => {
   const server = await Server.start(t);
-  for (const path of ['', 'publish', 'demo']) {
+  for (const path of ['', 'publish', 'preferences', 'demo']) {
     const response = await fetch(server.page(path));
     await response.text();
     assert.equal(response.status, 200, path);

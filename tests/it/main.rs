@@ -29,6 +29,7 @@ mod operator;
 mod people;
 mod plain;
 mod polls;
+mod profiles;
 mod proxy_header;
 mod publish;
 mod reload;

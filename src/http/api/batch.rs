@@ -57,12 +57,18 @@ async fn publish_line(app: &App, by: &Identity, line: Bytes) -> Result<Published
 
 fn write_result(app: &App, result: Result<Published, Problem>, results: &mut Vec<u8>) {
     match result {
-        Ok(published) => results.extend_from_slice(&answer::to_json(&PublishedBody::new(&published, Place::BatchLine))),
-        Err(problem) => {
-            problem::count(&problem, app.metrics());
-            let problem_body = ProblemBody { problem: &problem, base_path: &app.config().base_path };
-            results.extend_from_slice(&answer::to_json(&RefusedBody { status: problem.status, problem: problem_body }));
+        Ok(published) => {
+            results.extend_from_slice(&answer::to_json(&PublishedBody::new(&published, Place::BatchLine)));
+            results.push(b'\n');
         }
+        Err(problem) => write_problem(app, &problem, results),
     }
+}
+
+/// The answer to a line that was refused: `{"status","problem"}`.
+pub fn write_problem(app: &App, problem: &Problem, results: &mut Vec<u8>) {
+    problem::count(problem, app.metrics());
+    let body = ProblemBody { problem, base_path: &app.config().base_path };
+    results.extend_from_slice(&answer::to_json(&RefusedBody { status: problem.status, problem: body }));
     results.push(b'\n');
 }

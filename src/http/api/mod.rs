@@ -8,6 +8,7 @@ pub(super) mod inbox;
 pub(super) mod keys;
 pub(super) mod notifications;
 pub(super) mod ops;
+pub(super) mod profiles;
 pub(super) mod publish;
 pub(super) mod scheduled;
 pub(super) mod session;
