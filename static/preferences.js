@@ -104,7 +104,7 @@ function languageName(tag) {
 }
 
 function zones() {
-  return Intl.supportedValuesOf?.('timeZone') ?? [Intl.DateTimeFormat().resolvedOptions().timeZone];
+  return ['UTC', ...Intl.supportedValuesOf?.('timeZone') ?? [Intl.DateTimeFormat().resolvedOptions().timeZone]];
 }
 
 /** Puts `chosen` among the values where it is none of them. */

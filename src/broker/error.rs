@@ -76,6 +76,7 @@ impl From<StoreError> for BrokerError {
                 Refusal::TopicManaged => Self::TopicManaged,
                 Refusal::TooManyFollowed => Self::TooMany("topics that one user follows"),
                 Refusal::TooManyScheduled => Self::TooMany("scheduled notifications"),
+                Refusal::TooManyTemplates => Self::TooMany("templates"),
                 Refusal::TooManyPreferences => Self::TooMany("categories that one user's preferences name"),
                 Refusal::TooManyRevocations => Self::TooMany("users whose access is taken back"),
                 Refusal::NotScheduled => Self::NotScheduled,

@@ -21,7 +21,7 @@ use super::tally::{Sees, Tallies};
 use crate::hub::{Ended, Hub, Pushed, Subscriber};
 use crate::interleave;
 use crate::metrics::Metrics;
-use crate::model::{Epoch, Seq, StreamId, TopicName, UserKey};
+use crate::model::{Epoch, Locale, Notification, Seq, StreamId, TopicName, UserKey};
 use crate::store::{Change, Commit, Reach};
 use crate::wire::event::ByeReason;
 use crate::wire::frame::{Frame, SharedFrame};
@@ -138,6 +138,9 @@ impl Fanout {
                 touched.users.extend(self.tallies.lock().deleted(topic, seq));
                 self.hub.forget(topic, seq);
             }
+            Change::Listens { user, locale } => {
+                self.hub.of_user(user, |subscriber| subscriber.listen(locale.clone()));
+            }
             Change::Erased { user } => {
                 self.hub.of_user(user, |subscriber| subscriber.end(Ended::alone(ByeReason::Revoked)));
             }
@@ -154,6 +157,9 @@ impl Fanout {
                 let frame = LazyCell::new(|| Arc::new(Frame::state(&self.epoch, &change, Some(committed))));
                 self.hub.of_user(user, |subscriber| self.push(subscriber, &frame, touched));
             }
+            Change::Published { notification, reach } if !notification.content.wordings.is_empty() => {
+                self.publish_worded(&notification, &reach, committed, touched);
+            }
             Change::Published { notification, reach } => {
                 // Most of what is published finds nobody online.
                 let frame = LazyCell::new(|| Arc::new(Frame::live(&self.epoch, &notification, committed)));
@@ -164,17 +170,45 @@ impl Fanout {
 
     /// Encodes the frame if there is somebody to reach.
     fn reach<'f>(&self, reach: &Reach, frame: impl Fn() -> &'f SharedFrame, touched: &mut Touched) {
-        let push = |subscriber: &Arc<Subscriber>| self.push(subscriber, frame(), touched);
+        self.each(reach, |subscriber| self.push(subscriber, frame(), touched));
+    }
+
+    fn each(&self, reach: &Reach, mut work: impl FnMut(&Arc<Subscriber>)) {
         match reach {
             Reach::Users(users) => {
-                let mut push = push;
                 for user in users {
-                    self.hub.of_user(*user, &mut push);
+                    self.hub.of_user(*user, &mut work);
                 }
             }
-            Reach::Topic(topic) => self.hub.of_topic(*topic, push),
-            Reach::Everyone(_) => self.hub.all(push),
+            Reach::Topic(topic) => self.hub.of_topic(*topic, work),
+            Reach::Everyone(_) => self.hub.all(work),
         }
+    }
+
+    /// Tells everybody in their language, with one frame for each that somebody listens in.
+    fn publish_worded(
+        &self,
+        notification: &Notification,
+        reach: &Reach,
+        committed: std::time::Instant,
+        touched: &mut Touched,
+    ) {
+        let wordings = &notification.content.wordings;
+        let mut frames: HashMap<Option<Locale>, SharedFrame> = HashMap::new();
+        self.each(reach, |subscriber| {
+            let Some(listens) = subscriber.locale() else {
+                // It is just beginning, and the log knows its language.
+                subscriber.lag();
+                return touched.add(subscriber);
+            };
+            let told = listens.and_then(|locale| locale.best(wordings));
+            let frame = frames.entry(told.map(|(locale, _)| locale.clone())).or_insert_with(|| {
+                let worded =
+                    told.map_or_else(|| notification.clone(), |(_, wording)| notification.clone().worded(wording));
+                Arc::new(Frame::live(&self.epoch, &worded, committed))
+            });
+            self.push(subscriber, frame, touched);
+        });
     }
 
     /// Tells a death to those who can see the entry: also to those who have left its topic since, and not to those who

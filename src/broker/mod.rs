@@ -29,6 +29,7 @@ mod pulse;
 mod revocations;
 mod schedule;
 mod tally;
+mod template;
 mod tickets;
 mod token;
 mod topics;
@@ -54,8 +55,8 @@ pub use token::{JwtConfig, KeyFile, TokenClaims, VerifyingKey, mint_token};
 
 pub use crate::hub::Filter;
 pub use crate::store::{
-    Acquaintance, BALLAST_BYTES, Backup, Ballast, Failure, InboxState, Laid, Muting as Mute, OpenError, Retention,
-    Unknown,
+    Acquaintance, BALLAST_BYTES, Backup, Ballast, Failure, InboxState, Laid, Muting as Mute, OpenError, Registered,
+    Retention, Unknown,
 };
 
 use crate::clock::Clock;
@@ -162,6 +163,7 @@ struct Inner {
     /// Since when a sign of life is waited for.
     asked: Mutex<Option<Instant>>,
     running: publish::Running,
+    templates: template::Ready,
 }
 
 impl Inner {
@@ -209,6 +211,7 @@ impl Broker {
             turned,
             asked: Mutex::default(),
             running: publish::Running::default(),
+            templates: template::Ready::default(),
         };
         let this = Self { inner: Arc::new(inner) };
         // What fell due while nothing ran is done before the first stream begins.

@@ -180,12 +180,13 @@ pub(super) fn shown(sight: &Sight, who: &UserIdentity, filter: &Filter) -> Sight
     shown
 }
 
-/// Joins the topics that the user follows. What the hub learns while this runs wins over what was read.
+/// Joins the topics that the user follows, and learns their language. What the hub learns while this runs wins over what was read.
 pub(super) fn join(session: &mut Session<'_>, attachment: &Attachment, who: &UserIdentity) -> Result<(), StoreError> {
     let user = attachment.subscriber().user;
     session.snapshot(|reader| {
         let sight = reader.sight(user)?;
         interleave::point("topics read, not joined");
+        attachment.subscriber().listen_first(reader.locale(user)?);
         let open = sight.spans.iter().filter(|span| span.parted.is_none() && may_see(who, span));
         attachment.join(open.filter_map(|span| span.source.as_topic()), reader.head());
         Ok(())

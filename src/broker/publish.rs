@@ -100,31 +100,38 @@ impl Broker {
             id: NotificationId(Uuid::now_v7()),
             draft,
             when,
-            publisher: principal.clone(),
-            idempotency: idempotency.map(|i| IdempotencyKey {
-                principal,
-                route: i.route,
-                key: i.key,
-                body_hash: i.body_hash,
-                valid_after: now.before(self.inner.config().idempotency_ttl),
-            }),
+            publisher: principal,
+            idempotency: idempotency.map(|i| self.idempotency_key(by, i)),
             now,
             policy: self.policy(),
         };
-        let PublishOutcome { id, place, recipients, replayed } = self.inner.store.write(publish).await?;
+        let outcome = self.inner.store.write(publish).await?;
         if waits {
             self.inner.due.notify_one();
         }
         // What waits is counted when it is delivered.
-        if !replayed && matches!(place, Place::Log(_)) {
+        if !outcome.replayed && matches!(outcome.place, Place::Log(_)) {
             self.inner.metrics.publishes.inc();
         }
-        let (cursor, due) = match place {
-            Place::Log(cursor) => (Some(cursor), None),
-            Place::Schedule(due) => (None, Some(due)),
-        };
-        Ok(Published { id, cursor, due, recipients, replayed })
+        Ok(told(outcome))
     }
+
+    /// A caller's idempotency key as the store knows it.
+    pub(super) fn idempotency_key(&self, by: &Identity, idempotency: Idempotency) -> IdempotencyKey {
+        let Idempotency { key, route, body_hash, .. } = idempotency;
+        let valid_after = self.inner.clock.now().before(self.inner.config().idempotency_ttl);
+        IdempotencyKey { principal: by.principal(), route, key, body_hash, valid_after }
+    }
+}
+
+/// The answer to a publish.
+pub(super) fn told(outcome: PublishOutcome) -> Published {
+    let PublishOutcome { id, place, recipients, replayed } = outcome;
+    let (cursor, due) = match place {
+        Place::Log(cursor) => (Some(cursor), None),
+        Place::Schedule(due) => (None, Some(due)),
+    };
+    Published { id, cursor, due, recipients, replayed }
 }
 
 /// How late a moment of delivery may be and still mean now: clocks differ, and requests take their time.

@@ -44,12 +44,14 @@ pub enum Access {
     PlainPublisher,
     /// A key with `users`.
     Manager,
+    /// A key with `templates`.
+    Author,
     /// A key with `admin`.
     Admin,
 }
 
 impl Access {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Anyone,
         Self::Demo,
         Self::Probe,
@@ -62,6 +64,7 @@ impl Access {
         Self::Publisher,
         Self::PlainPublisher,
         Self::Manager,
+        Self::Author,
         Self::Admin,
     ];
 
@@ -106,6 +109,7 @@ impl Access {
                 (!is_user && publishes(identity), "plain publishing needs an API key with the scope `publish`")
             }
             Self::Manager => (identity.has(&Scope::Users), "this needs an API key with the scope `users`"),
+            Self::Author => (identity.has(&Scope::Templates), "this needs an API key with the scope `templates`"),
             Self::Scraper | Self::Admin => {
                 (identity.has(&Scope::Admin), "this needs an API key with the scope `admin`")
             }
@@ -310,7 +314,8 @@ mod tests {
     #[test]
     fn every_role_gets_in_where_it_should_and_nowhere_else() {
         use Access::{
-            Admin, Manager, PlainPublisher, Publisher, Scraper, Subscriber, TicketMinter, Token, User, WebSocket,
+            Admin, Author, Manager, PlainPublisher, Publisher, Scraper, Subscriber, TicketMinter, Token, User,
+            WebSocket,
         };
         let roles: [(Identity, &[Access]); 10] = [
             (user(Credential::Bearer, false), &[Subscriber, WebSocket, User, Token, TicketMinter]),
@@ -320,9 +325,9 @@ mod tests {
             (key("publish:topic/ops"), &[Publisher, PlainPublisher]),
             (key("tickets"), &[TicketMinter]),
             (key("users"), &[Manager]),
-            (key("templates"), &[]),
-            (key("admin"), &[TicketMinter, Publisher, PlainPublisher, Manager, Admin, Scraper]),
-            (Identity::Operator, &[TicketMinter, Publisher, PlainPublisher, Manager, Admin, Scraper]),
+            (key("templates"), &[Author]),
+            (key("admin"), &[TicketMinter, Publisher, PlainPublisher, Manager, Author, Admin, Scraper]),
+            (Identity::Operator, &[TicketMinter, Publisher, PlainPublisher, Manager, Author, Admin, Scraper]),
         ];
         for (identity, admitted) in &roles {
             for access in Access::ALL

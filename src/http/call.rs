@@ -14,7 +14,7 @@ use super::query::Query;
 use super::router::Params;
 use super::{App, problem};
 use crate::broker::Broker;
-use crate::model::{Identity, NotificationId, TopicName, UserId, UserIdentity};
+use crate::model::{Identity, NotificationId, TemplateName, TopicName, UserId, UserIdentity};
 use crate::wire::problem::Problem;
 
 /// One request on its way through its handler.
@@ -99,6 +99,14 @@ impl Call {
     /// 422 where it can't be one.
     pub fn named_user(&self) -> Result<UserId, Problem> {
         UserId::new(self.params.text("user")).map_err(|e| problem::invalid_field("/user", e.to_string()))
+    }
+
+    /// The template that the path names.
+    ///
+    /// # Errors
+    /// 422 where it can't be one.
+    pub fn template(&self) -> Result<TemplateName, Problem> {
+        TemplateName::new(self.params.text("template")).map_err(|e| problem::invalid_field("/template", e.to_string()))
     }
 
     /// The notification that the path names.

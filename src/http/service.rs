@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 
 use super::api::{
     batch, demo, follows, health, inbox, keys, notifications, ops, profiles, publish, scheduled, session, streams,
-    tickets, topics, upkeep, users,
+    templates, tickets, topics, upkeep, users,
 };
 use super::body::Body;
 use super::call::Call;
@@ -183,6 +183,12 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::Mute => follows::mute(&call, Mute::On).await,
         Route::Unmute => follows::mute(&call, Mute::Off).await,
         Route::OwnFollows => follows::list(&call).await,
+        Route::Templates => templates::list(&call).await,
+        Route::Template => templates::one(&call).await,
+        Route::PutTemplate => templates::put(call).await,
+        Route::DeleteTemplate => templates::delete(&call).await,
+        Route::PublishTemplate => templates::publish(call).await,
+        Route::PreviewTemplate => templates::preview(call).await,
         Route::CreateKey => keys::create(call).await,
         Route::Keys => keys::list(&call).await,
         Route::RevokeKey => keys::revoke(&call).await,

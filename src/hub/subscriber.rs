@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Attach, Config, Filter, Seat};
-use crate::model::{Seq, StreamId, Timestamp, TopicKey, TopicName, TopicPattern, UserKey};
+use crate::model::{Locale, Seq, StreamId, Timestamp, TopicKey, TopicName, TopicPattern, UserKey};
 use crate::wire::event::{ByeReason, EventKind};
 use crate::wire::frame::SharedFrame;
 
@@ -41,6 +41,8 @@ struct Queue {
     expiry_moved: bool,
     joined: Vec<TopicKey>,
     left: Vec<(TopicKey, Seq)>,
+    /// The reader's language; the outer `None` where nobody has looked yet.
+    locale: Option<Option<Locale>>,
     waker: Option<Waker>,
 }
 
@@ -123,6 +125,21 @@ impl Subscriber {
         queue.bytes = bytes;
         queue.frames.push_back(frame.clone());
         Pushed::Queued
+    }
+
+    /// The reader's language from here on.
+    pub fn listen(&self, locale: Option<Locale>) {
+        self.queue.lock().locale = Some(locale);
+    }
+
+    /// The reader's language as it was read. What was learned meanwhile wins.
+    pub fn listen_first(&self, locale: Option<Locale>) {
+        self.queue.lock().locale.get_or_insert(locale);
+    }
+
+    /// The reader's language; the outer `None` where nobody has looked yet.
+    pub fn locale(&self) -> Option<Option<Locale>> {
+        self.queue.lock().locale.clone()
     }
 
     /// Sends the feed back to the log, as if the queue had overrun.

@@ -16,6 +16,7 @@ mod name;
 mod notification;
 mod position;
 mod profile;
+mod template;
 mod time;
 
 pub use address::{DingTalkId, Email, InvalidAddress, TimeZone};
@@ -25,14 +26,19 @@ pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, T
 pub use life::{CollapseKey, Death, Deliver, Expiry, Life};
 pub use locale::{InvalidLocale, Locale};
 pub use mark::{Became, EntryState, Mark, MarkAs, MarkKind, MarkTarget, StateChange};
-pub use name::{Category, InvalidName, TopicName, UserId};
+pub use name::{Category, InvalidName, TemplateName, TopicName, UserId};
 pub use notification::{
     Action, Content, ContentError, Draft, MAX_ACTIONS, MAX_BODY_CHARS, MAX_DATA_BYTES, MAX_DEPTH, MAX_LABEL_CHARS,
-    MAX_LINK_CHARS, MAX_SENDER_CHARS, MAX_TITLE_CHARS, Notification, NotificationId, Priority,
+    MAX_LINK_CHARS, MAX_SENDER_CHARS, MAX_TITLE_CHARS, Notification, NotificationId, Priority, click_fault,
 };
 pub use position::{Cursor, Epoch, Seq, SourceKey, StreamId, TopicKey, UserKey};
 pub use profile::{
     About, Edit, MAX_PERSON_NAME_CHARS, MAX_PREFERRED_CATEGORIES, Medium, PreferenceEdit, Preferences, Profile,
     ProfileEdit, Wish, person_name_fault,
+};
+pub use template::{
+    DingTalkText, EmailText, InAppText, MAX_PARAM_CHARS, MAX_PARAM_ITEMS, MAX_TEMPLATE_LOCALES,
+    MAX_TEMPLATE_TEXT_BYTES, MAX_TEMPLATE_VARIABLES, Need, Param, Params, Template, TemplateUse, Texts, Variable,
+    VariableKind, Variables, Wording, Wordings,
 };
 pub use time::Timestamp;

@@ -22,6 +22,11 @@ pub enum InvalidName {
         Category::MAX_BYTES
     )]
     Category,
+    #[error(
+        "a template has 1 to {} of the characters a-z A-Z 0-9 . _ - and begins with a letter or digit",
+        TemplateName::MAX_BYTES
+    )]
+    Template,
 }
 
 macro_rules! name {
@@ -92,6 +97,15 @@ name! {
 name! {
     /// What kind of thing an entry is about, such as `loans`; counts are kept by it.
     Category, 64, Category,
+    |text| {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            && text.as_bytes()[0].is_ascii_alphanumeric()
+    }
+}
+
+name! {
+    /// A template, such as `loan-due`.
+    TemplateName, 64, Template,
     |text| {
         text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
             && text.as_bytes()[0].is_ascii_alphanumeric()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Audience, Category, Life, Seq, Timestamp, TopicName};
+use super::{Audience, Category, Life, Seq, Timestamp, TopicName, Wording, Wordings};
 
 /// Characters (Unicode scalar values) of a title at most.
 pub const MAX_TITLE_CHARS: usize = 250;
@@ -82,6 +82,8 @@ pub struct Content {
     pub click: Option<String>,
     pub actions: Vec<Action>,
     pub sender: Option<String>,
+    /// The same title, body and link in each language that there is, where there are several.
+    pub wordings: Wordings,
 }
 
 /// One field of a draft that breaks a rule.
@@ -153,6 +155,11 @@ fn text_fault(text: &str, max: usize, allowed: impl Fn(char) -> bool) -> Option<
     (count > max).then(|| format!("has {count} characters; at most {max} are allowed"))
 }
 
+/// What is wrong with a link that a notification leads to, if anything.
+pub fn click_fault(link: &str) -> Option<String> {
+    link_fault(link, true)
+}
+
 /// Links are followed from a page, so a `javascript:` link would run as the page.
 fn link_fault(link: &str, mail: bool) -> Option<String> {
     if let Some(fault) = line_fault(link, MAX_LINK_CHARS) {
@@ -189,6 +196,17 @@ pub struct Notification {
     pub topic: Option<TopicName>,
     pub content: Arc<Content>,
     pub created_at: Timestamp,
+}
+
+impl Notification {
+    /// The same in other words.
+    #[must_use]
+    pub fn worded(self, wording: &Wording) -> Self {
+        let Wording { title, body, click } = wording;
+        let click = click.clone().or_else(|| self.content.click.clone());
+        let content = Content { title: title.clone(), body: body.clone(), click, ..Content::clone(&self.content) };
+        Self { content: Arc::new(content), ..self }
+    }
 }
 
 #[cfg(test)]

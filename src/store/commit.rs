@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::sight::Span;
-use crate::model::{Category, Notification, Seq, StateChange, Tally, TopicKey, TopicName, UserKey};
+use crate::model::{Category, Locale, Notification, Seq, StateChange, Tally, TopicKey, TopicName, UserKey};
 
 /// One durable group.
 #[derive(Clone, Debug)]
@@ -60,6 +60,11 @@ pub enum Change {
     TopicDeleted {
         topic: TopicKey,
         seq: Seq,
+    },
+    /// A user is told things in another language from here on.
+    Listens {
+        user: UserKey,
+        locale: Option<Locale>,
     },
     /// Everything about a user is gone.
     Erased {

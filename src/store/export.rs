@@ -9,6 +9,7 @@ use super::replay;
 use super::schedule::{self, ScheduledRow};
 use super::sight::Sight;
 use super::states::{ALL_CATEGORIES, States};
+use super::wordings::Listener;
 use crate::model::{
     Audience, Category, EntryState, MarkKind, Notification, NotificationId, Principal, Seq, Timestamp, UserId, UserKey,
 };
@@ -90,11 +91,12 @@ impl Reader<'_> {
         seqs.sort_unstable();
         seqs.truncate(A_PAGE);
         let states = States::load(self.connection(), sight.user, after)?;
+        let mut listener = Listener::new(self.connection(), sight.user);
         let mut entries = Vec::with_capacity(seqs.len());
         for seq in seqs {
             if let Some(stored) = notifications::load(self.connection(), seq)? {
                 let state = states.of(stored.source, stored.category, seq)?;
-                entries.push((stored.notification, state));
+                entries.push((listener.told(stored)?, state));
             }
         }
         Ok(entries)

@@ -89,6 +89,18 @@ impl IdempotencyKey {
     }
 }
 
+/// Looks for a stored answer, and does nothing besides.
+#[derive(Clone, Debug)]
+pub struct Recall(pub IdempotencyKey);
+
+impl Operation for Recall {
+    type Output = Option<PublishOutcome>;
+
+    fn apply(&self, tx: &mut Tx<'_>) -> Result<Option<PublishOutcome>, OpError> {
+        self.0.find(tx)
+    }
+}
+
 /// Forgets stored answers, a bounded number at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct PruneIdempotency {

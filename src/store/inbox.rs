@@ -3,10 +3,11 @@
 use rusqlite::{Connection, params};
 
 use super::StoreError;
-use super::notifications::{self, Located, Stored};
+use super::notifications::{self, Located};
 use super::reader::Reader;
 use super::sight::{Sight, Span};
 use super::states::States;
+use super::wordings::Listener;
 use crate::model::{EntryState, Notification, NotificationId, Seq, UserKey};
 
 const DIRECT_BEFORE: &str =
@@ -65,6 +66,7 @@ impl Reader<'_> {
     pub fn page(&self, sight: &Sight, query: PageQuery) -> Result<(Vec<StatedEntry>, Option<Seq>), StoreError> {
         let mut page = Vec::with_capacity(query.limit.min(CHUNK));
         let (mut before, mut scanned) = (query.before, 0);
+        let mut listener = Listener::new(self.connection(), sight.user);
         loop {
             let seqs = newest_before(self.connection(), sight, before, CHUNK)?;
             let Some(oldest) = seqs.last().copied() else { return Ok((page, None)) };
@@ -79,7 +81,7 @@ impl Reader<'_> {
                     // One more is there, so there is a next page.
                     return Ok((page, Some(seq.next())));
                 }
-                page.push((stored.notification, state));
+                page.push((listener.told(stored)?, state));
             }
             scanned += seqs.len();
             before = oldest;
@@ -105,11 +107,9 @@ impl Reader<'_> {
         if source.as_topic().is_none() && !notifications::has_entry(self.connection(), sight.user, source, seq)? {
             return Ok(None);
         }
-        let Some(Stored { notification, source, category, .. }) = notifications::load(self.connection(), seq)? else {
-            return Ok(None);
-        };
-        let state = States::load(self.connection(), sight.user, seq)?.of(source, category, seq)?;
-        Ok(Some((notification, state)))
+        let Some(stored) = notifications::load(self.connection(), seq)? else { return Ok(None) };
+        let state = States::load(self.connection(), sight.user, seq)?.of(stored.source, stored.category, seq)?;
+        Ok(Some((Listener::new(self.connection(), sight.user).told(stored)?, state)))
     }
 }
 

@@ -44,9 +44,11 @@ mod sql;
 mod statements;
 mod states;
 mod status;
+mod templates;
 mod tickets;
 mod topics;
 mod users;
+mod wordings;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -64,7 +66,7 @@ pub use erase::{EraseRows, ErasedPart, ForgetUser, Forgotten};
 pub use export::UserRow;
 pub use fault::Failure;
 pub use follows::{AskedBy, Follow, FollowOutcome, FollowedRow, MAX_FOLLOWED, Mute, Muting, Unfollow};
-pub use idempotency::{IdempotencyKey, PruneIdempotency};
+pub use idempotency::{IdempotencyKey, PruneIdempotency, Recall};
 pub use inbox::{InboxState, PageQuery, StatedEntry};
 pub use keys::{AddKey, KeyRow, RevokeKey, RotateKey, TouchKeys};
 pub use marks::{MarkEntries, MarkOutcome};
@@ -80,6 +82,10 @@ pub use revocations::{MAX_REVOCATIONS, Restore, Revoke};
 pub use schedule::{MAX_SCHEDULED, PruneFailed, Reschedule, ScheduledRow, SettleDue, Settled};
 pub use sight::{Sight, Span};
 pub use status::{About, Readership};
+pub use templates::{
+    DeleteTemplate, MAX_TEMPLATE_VERSIONS, MAX_TEMPLATES, PublishTemplate, PutTemplate, Registered, TemplateRow,
+    TemplateVersion, Which,
+};
 pub use tickets::{AddTicket, PruneTickets, TicketRow, UseTicket};
 pub use topics::{DeleteTopic, PutTopic, TopicRow};
 pub use users::Appear;
@@ -137,6 +143,8 @@ pub enum Refusal {
     TooManyRevocations,
     /// A user's preferences name more categories than are kept.
     TooManyPreferences,
+    /// [`MAX_TEMPLATES`] is reached.
+    TooManyTemplates,
     /// It does not wait any more.
     NotScheduled,
     /// One copy of the log is made at a time.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::deaths;
 use super::sql::AsPublisher;
 use super::writer::Tx;
+use super::{deaths, wordings};
 use crate::model::{
     Action, Category, CollapseKey, Content, Death, Notification, NotificationId, Principal, Priority, Seq, SourceKey,
     Timestamp, TopicKey, TopicName, UserKey,
@@ -15,11 +15,11 @@ use crate::model::{
 const INSERT_NOTIFICATION: &str = "
     INSERT INTO notifications
         (seq, id, topic, ordinal, category, priority, title, body, data, icon, click, actions, sender, created_at,
-         collapse, expires_at, publisher_kind, publisher)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+         collapse, expires_at, publisher_kind, publisher, worded)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
 pub(super) const SELECT_NOTIFICATION: &str = "
     SELECT n.seq, n.id, t.name, c.name, n.priority, n.title, n.body, n.data, n.icon, n.click, n.actions, n.sender,
-           n.created_at, n.topic, n.category, n.died
+           n.created_at, n.topic, n.category, n.died, n.worded
     FROM notifications n
     JOIN categories c ON c.id = n.category
     LEFT JOIN topics t ON t.id = n.topic
@@ -78,8 +78,9 @@ pub(super) fn insert(tx: &Tx<'_>, record: &Record<'_>) -> Result<(), rusqlite::E
         record.expires_at,
         publisher_kind,
         publisher,
+        !content.wordings.is_empty(),
     ])?;
-    Ok(())
+    wordings::keep(tx, *id, &content.wordings)
 }
 
 /// Neither a label nor a link can hold a line break, so lines keep them apart.
@@ -102,6 +103,8 @@ pub(super) struct Stored {
     pub(super) category: i64,
     /// The seq at which it died for all.
     pub(super) died: Option<Seq>,
+    /// Whether it says something else in other languages.
+    pub(super) worded: bool,
 }
 
 /// The notification at a position, where there is one.
@@ -126,6 +129,7 @@ fn stored(row: &Row<'_>) -> Result<Stored, rusqlite::Error> {
         click: row.get(9)?,
         actions: actions(row.get_ref(10)?.as_str_or_null()?),
         sender: row.get(11)?,
+        ..Content::default()
     };
     let notification = Notification {
         seq: row.get(0)?,
@@ -135,7 +139,13 @@ fn stored(row: &Row<'_>) -> Result<Stored, rusqlite::Error> {
         created_at: row.get(12)?,
     };
     let category = row.get(14)?;
-    Ok(Stored { notification, source: source(row.get(13)?, category), category, died: row.get(15)? })
+    Ok(Stored {
+        notification,
+        source: source(row.get(13)?, category),
+        category,
+        died: row.get(15)?,
+        worded: row.get(16)?,
+    })
 }
 
 /// Where a notification stands, and whether it is alive.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::commit::Change;
 use super::reader::Reader;
 use super::writer::{OpError, Operation, Tx};
 use super::{Refusal, StoreError, users};
@@ -76,6 +77,9 @@ impl Operation for PutProfile {
         if profile != before {
             let Profile { name, email, locale, time_zone, dingtalk, preferences } = &profile;
             tx.sql(PUT_PROFILE)?.execute(params![user, name, email, locale, time_zone, dingtalk, self.now])?;
+            if *locale != before.locale {
+                tx.change(Change::Listens { user, locale: locale.clone() });
+            }
             if *preferences != before.preferences {
                 put_preferences(tx, user, preferences)?;
             }

@@ -11,6 +11,7 @@ use super::StoreError;
 use super::reader::Reader;
 use super::sight::{Sight, Span};
 use super::states::States;
+use super::wordings::Listener;
 use super::{deaths, notifications};
 use crate::model::{
     Became, Death, EntryState, MarkAs, MarkKind, MarkTarget, Notification, NotificationId, Seq, SourceKey, StateChange,
@@ -207,9 +208,12 @@ impl Reader<'_> {
     ) -> Result<usize, StoreError> {
         let Some(first) = positions.first() else { return Ok(0) };
         let states = States::load(self.connection(), user, first.seq)?;
+        let mut listener = Listener::new(self.connection(), user);
         for (passed, position) in positions.iter().enumerate() {
             let found = match position.kind {
-                PositionKind::Notification => self.living(user, position.seq, &states, known(position.seq))?,
+                PositionKind::Notification => {
+                    self.living(user, position.seq, &states, known(position.seq), &mut listener)?
+                }
                 PositionKind::Mark => self.mark_at(user, position.seq)?.map(Replayed::State),
                 PositionKind::Death(source) => self.death_at(user, source, position.seq)?.map(Replayed::State),
             };
@@ -227,6 +231,7 @@ impl Reader<'_> {
         seq: Seq,
         states: &States<'_>,
         known: Option<K>,
+        listener: &mut Listener<'_>,
     ) -> Result<Option<Replayed<K>>, StoreError> {
         if let Some(known) = known {
             let Some((topic, category)) = notifications::living_of_topic(self.connection(), seq)? else {
@@ -244,8 +249,9 @@ impl Reader<'_> {
             return Ok(None);
         }
         let state = states.of(stored.source, stored.category, seq)?;
-        let shared = if stored.source.as_topic().is_some() { Shared::Topic } else { Shared::Direct };
-        Ok(Some(Replayed::Notification { notification: stored.notification, state, shared }))
+        // What says something else in other languages is not the same for all.
+        let shared = if stored.source.as_topic().is_some() && !stored.worded { Shared::Topic } else { Shared::Direct };
+        Ok(Some(Replayed::Notification { notification: listener.told(stored)?, state, shared }))
     }
 
     /// The mark that was committed at a position, as far as later marks have not overtaken it.

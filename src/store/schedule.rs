@@ -9,7 +9,7 @@ use super::publish::{Outgoing, Policy, Publish, When};
 use super::reader::Reader;
 use super::sql::AsPublisher;
 use super::writer::{Need, OpError, Operation, Tx};
-use super::{Refusal, StoreError};
+use super::{Refusal, StoreError, wordings};
 use crate::model::{
     Audience, CollapseKey, Content, Death, Deliver, Draft, Expiry, Life, NotificationId, Principal, Priority, Seq,
     Timestamp, TopicName, UserId,
@@ -102,6 +102,7 @@ pub(super) fn add(
         publisher,
         publish.now,
     ])?;
+    wordings::keep(tx, publish.id, &content.wordings)?;
     count(tx, 1)
 }
 
@@ -170,6 +171,7 @@ pub(super) fn row(row: &Row<'_>) -> Result<ScheduledRow, rusqlite::Error> {
         click: row.get(12)?,
         actions: actions(row.get_ref(13)?.as_str_or_null()?),
         sender: row.get(14)?,
+        ..Content::default()
     };
     let (due, expires_at): (Timestamp, Option<Timestamp>) = (row.get(1)?, row.get(16)?);
     let collapse: Option<String> = row.get(15)?;
@@ -198,7 +200,11 @@ pub(super) fn names(lines: &str) -> Vec<UserId> {
 }
 
 fn find(connection: &Connection, id: NotificationId) -> Result<Option<ScheduledRow>, rusqlite::Error> {
-    connection.prepare_cached(SELECT_SCHEDULED)?.query_row([id], row).optional()
+    let mut found = connection.prepare_cached(SELECT_SCHEDULED)?.query_row([id], row).optional()?;
+    if let Some(row) = &mut found {
+        row.scheduled.content.wordings = wordings::load(connection, id)?;
+    }
+    Ok(found)
 }
 
 /// Changes one that waits; it keeps its id, who asked for it and when.

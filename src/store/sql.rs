@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::model::{
     About, Category, DingTalkId, Email, FollowRule, InvalidName, KeyId, Locale, MarkKind, Medium, NotificationId,
-    Principal, Seq, SourceKey, TimeZone, Timestamp, TopicKey, TopicName, UserId, UserKey, Wish,
+    Principal, Seq, SourceKey, TemplateName, TimeZone, Timestamp, TopicKey, TopicName, UserId, UserKey, Wish,
 };
 
 impl ToSql for Seq {
@@ -176,6 +176,7 @@ name!(UserId);
 name!(TopicName);
 name!(Category);
 name!(Email);
+name!(TemplateName);
 name!(DingTalkId);
 name!(Locale);
 

@@ -13,7 +13,7 @@ use super::writer::Operation;
 use super::{
     AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, erase, export, follows, idempotency, inbox, keys,
     log, marks, notifications, profiles, publish, reader, recount, replay, retention, revocations, schedule, sight,
-    states, status, tickets, topics, users,
+    states, status, templates, tickets, topics, users, wordings,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -48,9 +48,11 @@ const FILES: &[(&str, &[&str])] = &[
     ("sight.rs", sight::STATEMENTS),
     ("states.rs", states::STATEMENTS),
     ("status.rs", status::STATEMENTS),
+    ("templates.rs", templates::STATEMENTS),
     ("tickets.rs", tickets::STATEMENTS),
     ("topics.rs", topics::STATEMENTS),
     ("users.rs", users::STATEMENTS),
+    ("wordings.rs", wordings::STATEMENTS),
 ];
 
 /// A store with its schema, and a connection of our own to look at it with.
@@ -117,6 +119,7 @@ const WALKS: &[(&str, &str, &str)] = &[
     ("recount.rs", "count(*) FROM users", "an operator's question"),
     ("schedule.rs", "WHERE failed IS NULL ORDER BY", "the first row of an index of what waits"),
     ("schedule.rs", "WHERE expires_at IS NOT NULL AND", "the first row of an index of what will expire"),
+    ("templates.rs", "count(*) FROM templates", "templates are bounded, and counted when one is added"),
     ("topics.rs", "count(*) FROM categories", "categories are bounded, and counted when one is added"),
 ];
 

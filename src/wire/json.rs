@@ -233,6 +233,11 @@ pub fn stored(json: &str) -> Option<&RawValue> {
     serde_json::from_str(json).ok()
 }
 
+/// Whether a text is JSON of a depth that we take.
+pub fn is_json(text: &str) -> bool {
+    depth(text) <= MAX_DEPTH && serde_json::from_str::<&RawValue>(text.trim()).is_ok()
+}
+
 fn outside_strings(json: &str, mut see: impl FnMut(u8)) {
     let (mut inside, mut escaped) = (false, false);
     for byte in json.bytes() {

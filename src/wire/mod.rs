@@ -23,5 +23,6 @@ pub mod problem;
 pub mod profile;
 pub mod publish;
 pub mod status;
+pub mod template;
 pub mod topic;
 pub mod upkeep;

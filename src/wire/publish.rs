@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 use super::event::{Text, Texts};
 use super::json::{BodyError, Fields, compact};
 use super::measure::{DURATION_RULE, MOMENT_RULE, duration, moment};
+use super::template::template_use;
 use crate::model::{
     Action, Audience, Category, CollapseKey, Content, Cursor, Deliver, Draft, Expiry, Life, MAX_RECIPIENTS,
-    NotificationId, Priority, Timestamp, TopicName, UserId,
+    NotificationId, Priority, TemplateUse, Timestamp, TopicName, UserId,
 };
 
 /// The least and the most that `expires_in` may be.
@@ -25,6 +26,8 @@ pub const MAX_IDEMPOTENCY_KEY: usize = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishBody {
     pub draft: Draft,
+    /// What fills title and body, where it was not the publisher.
+    pub template: Option<TemplateUse>,
     pub idempotency_key: Option<String>,
 }
 
@@ -43,6 +46,7 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
     let mut fields = Fields::parse(body)?;
     let to = audience(&mut fields)?;
     let category = category(&mut fields, "category");
+    let template = template_use(&mut fields);
     let content = Content {
         title: fields.string("title").unwrap_or_default(),
         body: fields.string("body").unwrap_or_default(),
@@ -53,6 +57,7 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
         actions: actions(&mut fields),
         sender: fields.string("sender"),
         category: category.clone().unwrap_or_default(),
+        ..Content::default()
     };
     let life = LifeTexts {
         collapse: fields.string("collapse"),
@@ -69,12 +74,23 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
     if idempotency_key.as_deref().is_some_and(|key| !is_idempotency_key(key)) {
         fields.refuse("idempotency_key", IDEMPOTENCY_KEY_RULE);
     }
+    let content = if template.is_some() { by_template(content, &mut fields) } else { content };
     let content = content.check().unwrap_or_else(|errors| {
         fields.absorb(errors);
         Content::default()
     });
     let draft = to.map(|to| Draft { to, content, category_named: category.is_some(), life });
-    fields.close(draft.map(|draft| PublishBody { draft, idempotency_key }))
+    fields.close(draft.map(|draft| PublishBody { draft, template, idempotency_key }))
+}
+
+/// What a publish by a template says itself. The title stands in for the one that the template will give.
+fn by_template(content: Content, fields: &mut Fields<'_>) -> Content {
+    for (name, text) in [("title", &content.title), ("body", &content.body)] {
+        if !text.is_empty() {
+            fields.refuse(name, "stands beside `template`, which says it; give one of them");
+        }
+    }
+    Content { title: "-".to_owned(), body: String::new(), ..content }
 }
 
 /// The fields of a notification's life as they were sent, before they are held against each other.

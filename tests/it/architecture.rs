@@ -51,6 +51,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["cli"]),              // the same, through a proxy with TLS
     ("rustls_native_certs", &["cli"]),
     ("governor", &["http"]),
+    ("minijinja", &["broker"]),
     ("lettre", &["deliver"]),
     ("lapin", &["intake"]),
     ("clap", &["cli", "main"]),

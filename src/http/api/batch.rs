@@ -43,8 +43,8 @@ pub async fn publish(call: Call) -> Result<Response<Body>, Problem> {
 }
 
 async fn publish_line(app: &App, by: &Identity, line: Bytes) -> Result<Published, Problem> {
-    let body = parse(&line, Place::BatchLine)?;
-    let idempotency = body.idempotency_key.map(|key| Idempotency {
+    let mut body = parse(&line, Place::BatchLine)?;
+    let idempotency = body.idempotency_key.take().map(|key| Idempotency {
         key,
         route: ROUTE_JSON,
         body_hash: hash_body(&line),
@@ -52,7 +52,7 @@ async fn publish_line(app: &App, by: &Identity, line: Bytes) -> Result<Published
     });
     app.broker().still_good(by)?;
     app.meters().publish(by)?;
-    Ok(app.broker().publish(by, body.draft, idempotency).await?)
+    Ok(app.broker().publish_body(by, body, idempotency).await?)
 }
 
 fn write_result(app: &App, result: Result<Published, Problem>, results: &mut Vec<u8>) {

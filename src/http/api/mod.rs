@@ -13,6 +13,7 @@ pub(super) mod publish;
 pub(super) mod scheduled;
 pub(super) mod session;
 pub(super) mod streams;
+pub(super) mod templates;
 pub(super) mod tickets;
 pub(super) mod topics;
 pub(super) mod upkeep;

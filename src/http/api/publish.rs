@@ -44,7 +44,7 @@ pub async fn one(mut call: Call) -> Result<Response<Body>, Problem> {
     refuse_parameters(&call.query, &[])?;
     let key = idempotency_key(call.headers())?;
     let body = call.json_body().await?;
-    let draft = parse(&body, Place::Request)?.draft;
+    let parsed = parse(&body, Place::Request)?;
     let idempotency = key.map(|key| Idempotency {
         key,
         route: ROUTE_JSON,
@@ -52,7 +52,7 @@ pub async fn one(mut call: Call) -> Result<Response<Body>, Problem> {
         meanwhile: Meanwhile::Refuse,
     });
     call.app.meters().publish(call.identity()?)?;
-    let published = call.broker().publish(call.identity()?, draft, idempotency).await?;
+    let published = call.broker().publish_body(call.identity()?, parsed, idempotency).await?;
     Ok(created(&published))
 }
 

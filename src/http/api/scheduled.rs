@@ -27,7 +27,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Problem> {
 pub async fn change(mut call: Call) -> Result<Response<Body>, Problem> {
     refuse_parameters(&call.query, &[])?;
     let id = call.notification()?;
-    let draft = parse(&call.json_body().await?, Place::Request)?.draft;
-    let scheduled = call.broker().reschedule(call.identity()?, id, draft).await?;
+    let body = parse(&call.json_body().await?, Place::Request)?;
+    let scheduled = call.broker().reschedule_body(call.identity()?, id, body).await?;
     Ok(answer::json(StatusCode::OK, &ScheduledBody(&scheduled)))
 }
