@@ -33,6 +33,7 @@ mod settings;
 mod show;
 mod signals;
 mod table;
+mod template;
 mod token;
 mod topic;
 mod upkeep;
@@ -98,9 +99,12 @@ enum Command {
     /// Notifications that wait for their time.
     #[command(subcommand)]
     Schedule(schedule::Command),
-    /// Hand out or erase what is stored about a user.
+    /// Say who users are, hand out or erase what is stored about them.
     #[command(subcommand)]
     User(user::Command),
+    /// Keep the texts that services send by name.
+    #[command(subcommand)]
+    Template(template::Command),
     /// Show the settings, and look for faults in them.
     #[command(subcommand)]
     Config(config::Command),
@@ -178,6 +182,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Notification(command) => block_on(notification::run(command)),
         Command::Schedule(command) => block_on(schedule::run(command)),
         Command::User(command) => block_on(user::run(command)),
+        Command::Template(command) => block_on(template::run(command)),
         Command::Config(command) => config::run(command),
         Command::Doctor(args) => block_on(upkeep::doctor(args)),
         Command::Compact(args) => block_on(upkeep::compact(args)),

@@ -15,7 +15,14 @@ use super::{Output, segment};
 /// A page of any list.
 #[derive(Deserialize)]
 struct Page {
-    #[serde(alias = "topics", alias = "followers", alias = "recipients", alias = "scheduled", alias = "users")]
+    #[serde(
+        alias = "topics",
+        alias = "followers",
+        alias = "recipients",
+        alias = "scheduled",
+        alias = "users",
+        alias = "templates"
+    )]
     items: Vec<Box<RawValue>>,
     next: Option<String>,
 }

@@ -86,6 +86,11 @@ const TABLE: &[(&str, &str, &str, u16)] = &[
     ("PUT", "/v1/topics/{topic}/mute", "1++++13333333rr1ere+1", 200),
     ("DELETE", "/v1/topics/{topic}/mute", "1++++13333333rr1ere+1", 200),
     ("GET", "/v1/follows", "1++++13333333rr1ere+1", 200),
+    ("GET", "/v1/templates", "1331113333+++r11ere11", 200),
+    ("PUT", "/v1/templates/{template}", "1331113333+++r11ere11", 200),
+    ("GET", "/v1/templates/{template}", "1331113333+++r11ere11", 200),
+    ("POST", "/v1/templates/{template}/publish", "1331113333+++r11ere11", 200),
+    ("POST", "/v1/templates/{template}/preview", "1331113333+++r11ere11", 200),
     ("POST", "/v1/keys", "13311133333++r11ere11", 201),
     ("GET", "/v1/keys", "13311133333++r11ere11", 200),
     ("DELETE", "/v1/keys/{key}", "13311133333++r11ere11", 404),
@@ -103,6 +108,7 @@ const TABLE: &[(&str, &str, &str, u16)] = &[
     // What the others need there goes last.
     ("DELETE", "/v1/users/{user}", "133111333+3++r11ere11", 200),
     ("DELETE", "/v1/topics/{topic}", "133111333+3++r11ere11", 204),
+    ("DELETE", "/v1/templates/{template}", "1331113333+++r11ere11", 204),
 ];
 
 /// A request that each route takes from those it is for.
@@ -115,6 +121,7 @@ fn ask(method: &str, route: &str) -> Ask {
         ("{user}", "carol"),
         ("{*topic}", "ops"),
         ("{topic}", "ops"),
+        ("{template}", "due"),
         ("{key}", "0000000000000000"),
     ];
     let path = path.iter().fold(route.to_owned(), |path, (name, value)| path.replace(name, value));
@@ -123,6 +130,7 @@ fn ask(method: &str, route: &str) -> Ask {
         ("POST", "/v1/notifications") | ("PUT", "/v1/scheduled/{id}") => json!({ "to": "topic:ops", "title": "t" }),
         ("POST", "/v1/inbox/mark") => json!({ "as": "read", "ids": ["00000000-0000-0000-0000-000000000000"] }),
         ("POST", "/v1/keys") => json!({ "name": "k", "scopes": ["publish"] }),
+        ("PUT", "/v1/templates/{template}") => template(),
         ("POST", "/v1/publish") => return ask.header("to", "user:carol").body("text/plain", "t"),
         ("POST", "/v1/publish/{*topic}") => return ask.body("text/plain", "t"),
         ("POST", "/v1/upkeep/reload" | "/v1/keys/{key}/rotate") => return ask,
@@ -260,10 +268,18 @@ fn check_socket(place: &Place, ask: &Ask, letter: char, role: &str) {
     }
 }
 
+/// A template that says one thing.
+fn template() -> Value {
+    json!({ "texts": { "en": { "in_app": { "title": "t" } } } })
+}
+
 /// Makes what a request needs to find, so that everybody who is let in gets the same answer.
 fn prepare(server: &Server, method: &str, route: &str) {
     match (method, route) {
         ("DELETE", "/v1/users/{user}") => drop(server.notify("carol", "t")),
+        _ if route.contains("{template}") => {
+            drop(server.operate(Ask::put("/v1/templates/due").json(&template())));
+        }
         _ if route.contains("{topic}") => {
             drop(server.operate(Ask::put("/v1/topics/ops").json(&json!({ "follow": "open" }))));
             server.follow("ops", "carol");

@@ -37,6 +37,7 @@ mod revocation;
 mod sites;
 #[allow(dead_code, reason = "the harness is shared with `tests/promises`, which uses the rest of it")]
 mod support;
+mod templates;
 mod tickets;
 mod topics;
 mod transports;
