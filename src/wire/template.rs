@@ -586,6 +586,7 @@ mod tests {
                 "/variables",
                 "/variables/a/type",
                 "/variables/b/items",
+                "/variables/c/items",
                 "/variables/c/items/d/items",
                 "/variables/c/items/d/type"
             ]

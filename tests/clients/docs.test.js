@@ -77,6 +77,7 @@ const ELSEWHERE = {
 
 /** Indented lines that are neither settings nor commands. */
 const NO_COMMANDS = {
+  'templates.md': [/^"/],
   'data-model.md': [/^unread = published/, /^open = ordinal/, /^- living entries/],
   'configuration.md': [/^\/etc\/tidings\/tidings\.toml(\.d\/\S+)?:\d+: /, /^TIDINGS_STREAMS_HEARTBEAT: /],
 };
@@ -92,6 +93,8 @@ const PREPARED = {
     printf '{"user":"alice"}\\n{"user":"bob","last":1}\\n' > users.ndjson
     tidings publish --data ./state --to user:alice --title Hello
     ID=$(tidings key create --data ./state --name library --scope publish 2>>log | cut -d_ -f2)`,
+  'templates.md': `ln -s ${new URL('examples', ROOT).pathname} examples
+    ${SERVER}`,
   'configuration.md': `mkdir etc && printf '[http]\\nlisten = "127.0.0.1:%s"\\n' $PORT > etc/tidings.toml
     serve tidings serve --data ./state --config etc/tidings.toml`,
 };

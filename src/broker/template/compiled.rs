@@ -298,13 +298,13 @@ mod tests {
     fn moments_are_told_in_the_zone_that_is_asked_for() {
         let texts = Texts {
             in_app: Some(InAppText {
-                title: "{{ due|date }} {{ due|date('%H', 'UTC') }} {{ due|date('%d %B %Y') }}".into(),
+                title: "On {{ due|date }} {{ due|date('%H', 'UTC') }} {{ due|date('%d %B %Y') }}".into(),
                 ..InAppText::default()
             }),
             ..Texts::default()
         };
         let told = rendered(texts, &[("due", Param::Moment("2026-11-27T20:00:00Z".into()))]);
-        assert_eq!(told.in_app.map(|text| text.title).as_deref(), Some("2026-11-28 04:00 20 28 November 2026"));
+        assert_eq!(told.in_app.map(|text| text.title).as_deref(), Some("On 2026-11-28 04:00 20 28 November 2026"));
     }
 
     #[test]
