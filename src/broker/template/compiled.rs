@@ -94,7 +94,7 @@ impl Compiled {
         if faults.is_empty() { Ok(this) } else { Err(faults) }
     }
 
-    /// Every text of the language that is best for a reader, and which that is.
+    /// Each medium's text in the language that is best for a reader among those that have it, and the best language of all.
     ///
     /// # Errors
     /// What is wrong with what came out.
@@ -104,10 +104,28 @@ impl Compiled {
         params: &Params,
         zone: Option<&TimeZone>,
     ) -> Result<(Locale, Texts), Vec<ContentError>> {
-        let locale = reader.and_then(|reader| reader.chain().into_iter().find(|tag| self.sources.contains_key(tag)));
-        let locale = locale.unwrap_or_else(|| self.template.default_locale.clone());
-        let texts = self.render(&locale, params, zone)?;
-        Ok((locale, texts))
+        let mut chain = reader.map(Locale::chain).unwrap_or_default();
+        chain.push(self.template.default_locale.clone());
+        chain.retain(|locale| self.sources.contains_key(locale));
+        let mut told = Texts::default();
+        for locale in &chain {
+            let source = self.sources.get(locale).cloned().unwrap_or_default();
+            let missing = Texts {
+                in_app: source.in_app.filter(|_| told.in_app.is_none()),
+                email: source.email.filter(|_| told.email.is_none()),
+                dingtalk: source.dingtalk.filter(|_| told.dingtalk.is_none()),
+                webhook: source.webhook.filter(|_| told.webhook.is_none()),
+            };
+            let found = self.run(locale, &missing, params, zone)?;
+            told = Texts {
+                in_app: told.in_app.or(found.in_app),
+                email: told.email.or(found.email),
+                dingtalk: told.dingtalk.or(found.dingtalk),
+                webhook: told.webhook.or(found.webhook),
+            };
+        }
+        let best = chain.into_iter().next().unwrap_or_else(|| self.template.default_locale.clone());
+        Ok((best, told))
     }
 
     /// What the inbox shows, in every language that the template has.

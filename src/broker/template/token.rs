@@ -87,7 +87,7 @@ fn token(text: &str) -> Result<(Token<'_>, &str), Fault> {
 }
 
 fn unknown(word: &str) -> Fault {
-    let word: String = word.chars().take(40).collect();
+    let word: String = word.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     Fault::new(format!("`{word}` is not known inside a tag: there are names, texts, numbers, filters and comparisons"))
 }
 
