@@ -93,12 +93,13 @@ fn unknown(word: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use Token::{Name, Number, Sign, Text};
+
     use super::*;
 
     #[test]
     fn words_are_cut_where_they_end() {
         let tag = tag(r#"- a.b|date("%Y", 'UTC') >= 1.5 -}} rest"#, "}}").unwrap_or_else(|e| panic!("{e:?}"));
-        use Token::{Name, Number, Sign, Text};
         assert_eq!(
             tag.tokens,
             [
