@@ -105,6 +105,7 @@ fn notification(at: &Place, input: &mut Input<'_>, frame: impl FnOnce(&Epoch, &N
         category: Category::new(&input.text()).unwrap_or_default(),
         actions: vec![Action { label: input.text().into_owned(), click: input.text().into_owned() }],
         priority: Priority::new(input.byte().into()).unwrap_or_default(),
+        ..Content::default()
     };
     let it = Notification {
         seq: at.seq,

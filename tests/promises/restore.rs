@@ -245,7 +245,7 @@ fn what_is_no_whole_copy_is_refused_by_restore_and_named_by_check() {
     fill(&server, 30);
     backup(&server, &file);
     let held = restore(&file, server.data(), &["--yes"]);
-    assert!(held.code == 1 && held.err.contains("stop that one first"), "{held:?}");
+    assert!(held.code == 75 && held.err.contains("stop that one first"), "{held:?}");
     let data = server.stop();
     let whole = fs::read(&file).expect("it is there");
     fs::write(of("text"), "this is a text, and rather more than a hundred bytes of it ".repeat(20)).expect("a file");
