@@ -43,11 +43,12 @@ impl Broker {
         Ok(self.end_streams(key, ByeReason::Rotate))
     }
 
+    /// How many there were that nothing had ended yet.
     pub(super) fn end_streams(&self, user: UserKey, reason: ByeReason) -> usize {
         let mut ended = 0;
         self.inner.hub.of_user(user, |subscriber| {
+            ended += usize::from(subscriber.ending().is_none());
             subscriber.end(Ended::alone(reason));
-            ended += 1;
         });
         ended
     }

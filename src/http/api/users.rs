@@ -10,6 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use serde::Serialize;
 
+use crate::broker::BrokerError;
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::{App, answer, problem};
@@ -26,7 +27,10 @@ pub async fn counts(call: &Call) -> Result<Response<Body>, Problem> {
 
 /// `DELETE /v1/users/{user}`.
 pub async fn erase(call: &Call) -> Result<Response<Body>, Problem> {
-    let erased = call.broker().erase(call.identity()?, &call.named_user()?).await?;
+    let (broker, by, user) = (call.broker().clone(), call.identity()?.clone(), call.named_user()?);
+    // In a task of its own: a client who hangs up must not leave an erasure behind that has taken no access back.
+    let erasing = call.app.lifecycle().spawn_edge(async move { broker.erase(&by, &user).await });
+    let erased = erasing.await.map_err(|_| BrokerError::Storage("the erasure panicked".to_owned()))??;
     Ok(answer::json(StatusCode::OK, &ErasedBody::from(erased)))
 }
 

@@ -23,7 +23,7 @@ pub enum Transport {
 pub const TRANSPORTS: [Transport; 3] = [Transport::Sse, Transport::Poll, Transport::Ws];
 
 /// Seconds that a poll waits.
-const WAIT: u32 = 10;
+const WAIT: u32 = 25;
 
 /// An open connection.
 pub struct Line {
