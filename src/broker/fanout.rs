@@ -110,6 +110,7 @@ impl Fanout {
             self.change(change, commit.at, &mut touched);
         }
         self.head = commit.head;
+        self.tallies.lock().reached(commit.head);
         for user in std::mem::take(&mut touched.users) {
             self.hub.of_user(user, |subscriber| touched.add(subscriber));
         }

@@ -9,6 +9,10 @@
 //! online are read again, by a task of its own; until then their counts are not told. **Invariant**: rows that are being
 //! read have a subscriber, or whoever reads them again stands for one, from before the read until they are loaded: so
 //! nothing that the feed brings meanwhile is lost on them.
+//!
+//! A read may be ahead of the feed, and know that rows are gone before the feed says so; the user's other devices were told
+//! counts with them. **Invariant**: whoever was read ahead of the feed is told of what befalls any topic until the feed gets
+//! there, and what the feed says of before the read brings no row back.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -40,6 +44,10 @@ pub(super) struct Tallies {
     unheld: HashSet<TopicKey>,
     /// Users whose rows are to be read again.
     stale: HashSet<UserKey>,
+    /// The head of the last commit all of which the feed has brought.
+    reached: Seq,
+    /// Users whose rows were read ahead of that, and where.
+    ahead: HashMap<UserKey, Seq>,
     /// Wakes whoever reads them.
     wake: Arc<Notify>,
 }
@@ -66,6 +74,13 @@ struct Total {
     total: u64,
     category: Category,
     as_of: Seq,
+}
+
+/// Whether a row is among a user's, be it in this state or a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    Yes,
+    No,
 }
 
 /// Whether an online user can see an entry of a topic.
@@ -98,6 +113,7 @@ impl Tallies {
         self.users.remove(&user);
         self.stale.remove(&user);
         self.reading.remove(&user);
+        self.ahead.remove(&user);
         for topic in topics {
             self.let_go(topic, user);
         }
@@ -129,6 +145,9 @@ impl Tallies {
                 self.stale.remove(&sight.user);
             } else {
                 self.grow_stale(sight.user);
+            }
+            if as_of > self.reached {
+                self.ahead.insert(sight.user, as_of);
             }
             self.forget_rows(sight, as_of);
             for span in &sight.spans {
@@ -166,10 +185,11 @@ impl Tallies {
 
     fn put(&mut self, user: UserKey, standing: Standing, as_of: Seq) {
         let Some(basis) = self.users.get_mut(&user) else { return };
-        if let Some(topic) = standing.tally.source.as_topic() {
+        let topic = standing.tally.source.as_topic();
+        let kept = basis.put(standing, as_of);
+        if let (Some(topic), Kept::Yes) = (topic, kept) {
             self.holders.entry(topic).or_default().insert(user);
         }
-        basis.put(standing, as_of);
     }
 
     /// A row of the commit feed. Whether the user is online.
@@ -202,14 +222,15 @@ impl Tallies {
         }
     }
 
-    /// Entries of a topic died or were pruned: rows read before are read again. Who they are.
+    /// All that a commit changed is in.
+    pub(super) fn reached(&mut self, head: Seq) {
+        self.reached = head;
+        self.ahead.retain(|_, read_at| *read_at > head);
+    }
+
+    /// Entries of a topic died or were pruned: rows read before are read again. Whose counts it may have changed.
     pub(super) fn shrunk(&mut self, topic: TopicKey, seq: Seq) -> Vec<UserKey> {
-        let concerned: Vec<UserKey> = if self.everyone.contains(&topic) {
-            self.users.keys().copied().collect()
-        } else {
-            // Whoever is being read may have been read before this.
-            self.holders.get(&topic).into_iter().flatten().chain(&self.reading).copied().collect()
-        };
+        let concerned = self.holders(topic);
         for user in &concerned {
             if let Some(basis) = self.users.get_mut(user) {
                 basis.stale_since = seq.max(basis.stale_since);
@@ -221,19 +242,20 @@ impl Tallies {
         concerned
     }
 
-    /// A topic is gone, with everybody's rows of it. Who had some.
+    /// A topic is gone, with everybody's rows of it. Whose counts it may have changed.
     pub(super) fn deleted(&mut self, topic: TopicKey, seq: Seq) -> Vec<UserKey> {
-        let holders = self.holders.remove(&topic).unwrap_or_default();
+        let concerned = self.holders(topic);
+        self.holders.remove(&topic);
         self.topics.remove(&topic);
         // A read from before may bring such rows back, for whoever has them and for whoever is being read: what it brings
         // is read once more.
-        for user in holders.iter().chain(&self.reading) {
+        for user in &concerned {
             if let Some(basis) = self.users.get_mut(user) {
                 basis.rows.retain(|(source, _), _| source.as_topic() != Some(topic));
                 basis.deleted_at = seq.max(basis.deleted_at);
             }
         }
-        holders.into_iter().collect()
+        concerned
     }
 
     fn grow_stale(&mut self, user: UserKey) {
@@ -257,13 +279,21 @@ impl Tallies {
         self.wake.clone()
     }
 
-    /// Online users who may see entries of a topic, those who left it included.
+    /// Online users who may see entries of a topic, or may have been told counts with them: those who left it included,
+    /// those who are being read, as of before or after now, and those whose rows know already what the feed has yet to say.
     pub(super) fn holders(&self, topic: TopicKey) -> Vec<UserKey> {
         if self.everyone.contains(&topic) {
             return self.users.keys().copied().collect();
         }
-        let mut holders: Vec<UserKey> =
-            self.holders.get(&topic).into_iter().flatten().chain(&self.reading).copied().collect();
+        let mut holders: Vec<UserKey> = self
+            .holders
+            .get(&topic)
+            .into_iter()
+            .flatten()
+            .chain(&self.reading)
+            .chain(self.ahead.keys())
+            .copied()
+            .collect();
         holders.sort_unstable();
         holders.dedup();
         holders
@@ -310,15 +340,19 @@ impl Tallies {
 }
 
 impl Basis {
-    fn put(&mut self, standing: Standing, as_of: Seq) {
+    fn put(&mut self, standing: Standing, as_of: Seq) -> Kept {
         let key = (standing.tally.source, standing.joined);
+        let is_news = match self.rows.get(&key) {
+            Some(known) => known.as_of < as_of,
+            // What is not among rows that were read later was gone by then.
+            None => self.read_at.is_none_or(|read_at| read_at <= as_of),
+        };
         #[cfg(test)]
-        if interleave::has_fault(interleave::Fault::LastRowWins) {
-            self.rows.remove(&key);
-        }
-        if self.rows.get(&key).is_none_or(|known| known.as_of < as_of) {
+        let is_news = is_news || interleave::has_fault(interleave::Fault::LastRowWins);
+        if is_news {
             self.rows.insert(key, Row { standing, as_of });
         }
+        if self.rows.contains_key(&key) { Kept::Yes } else { Kept::No }
     }
 
     fn is_fresh(&self) -> bool {
