@@ -54,6 +54,18 @@ impl Admission {
         Some(Opener { _opening: self.openings.clone().try_acquire_owned().ok()?, _dear: dear })
     }
 
+    /// Leaves room for so many pages at once, so that few devices are in each other's way.
+    #[cfg(test)]
+    pub(super) fn narrow(&self, replays: usize) {
+        self.replays.forget_permits(MAX_REPLAYS.saturating_sub(replays));
+    }
+
+    /// Places that are free: for openings, for dear ones, and for pages.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> [usize; 3] {
+        [&*self.openings, &*self.dear, &self.replays].map(Semaphore::available_permits)
+    }
+
     /// Waits for a turn to read a page of replay.
     pub(super) async fn replay(&self) -> SemaphorePermit<'_> {
         self.replays.acquire().await.expect("the semaphore is never closed")

@@ -93,7 +93,7 @@ fn whatever_overtakes_the_hand_over_each_subscriber_gets_what_follows_its_cursor
     let first = number("TIDINGS_INTERLEAVE_SEED").unwrap_or(first);
     let began = Instant::now();
     // Cases know nothing of each other, so each processor plays its share.
-    let (next, turns) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (next, turns, remembered) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let play_some = || {
         loop {
             let case = next.fetch_add(1, Ordering::Relaxed);
@@ -102,7 +102,10 @@ fn whatever_overtakes_the_hand_over_each_subscriber_gets_what_follows_its_cursor
             }
             let seed = first.wrapping_add(case);
             match play(seed, None) {
-                Ok(played) => turns.fetch_add(played.turns, Ordering::Relaxed),
+                Ok(played) => {
+                    remembered.fetch_add(played.remembered, Ordering::Relaxed);
+                    turns.fetch_add(played.turns, Ordering::Relaxed)
+                }
                 Err(fault) => {
                     next.store(cases, Ordering::Relaxed);
                     return Some(format!("{fault}\nplay it again: {}", again(seed)));
@@ -119,8 +122,13 @@ fn whatever_overtakes_the_hand_over_each_subscriber_gets_what_follows_its_cursor
         panic!("{fault}");
     }
     let (interleavings, turns) = (cases * ROUNDS, turns.load(Ordering::Relaxed));
+    let remembered = remembered.load(Ordering::Relaxed);
+    // One case may well be without.
+    assert!(remembered > 0 || cases < QUICK_CASES, "no replay took anything from memory");
     let seconds = began.elapsed().as_secs_f64();
-    println!("{interleavings} interleavings, {turns} turns, TIDINGS_INTERLEAVE_SEED={first}, {seconds:.1} s");
+    println!(
+        "{interleavings} interleavings, {turns} turns, {remembered} entries replayed from memory, TIDINGS_INTERLEAVE_SEED={first}, {seconds:.1} s"
+    );
 }
 
 fn again(seed: u64) -> String {
@@ -170,6 +178,8 @@ fn random_seed() -> u64 {
 /// What a case leaves.
 struct Played {
     turns: u64,
+    /// Entries that a replay took from memory.
+    remembered: u64,
     /// Who went on from where, by round.
     traces: Vec<String>,
 }
@@ -195,8 +205,9 @@ async fn play_rounds(seed: u64, fault: Option<Fault>) -> Result<Played, String> 
         traces.push(case.scheduler.take_trace());
     }
     let turns = case.turns;
+    let remembered = case.broker.inner.metrics.replays.get_or_create(&[("from", "memory")]).get();
     case.close().await.map_err(|told| format!("seed {seed}, at the end: {told}"))?;
-    Ok(Played { turns, traces })
+    Ok(Played { turns, remembered, traces })
 }
 
 /// `SplitMix64`: small, seeded, and good enough to choose with.
@@ -375,6 +386,17 @@ async fn turns(left: Option<u64>) {
     .await;
 }
 
+/// What differs between cases.
+struct Setting {
+    keep: Keep,
+    queue_frames: usize,
+    /// Commits that wait for the fan-out at most.
+    feed: usize,
+    /// Pages of replay that are read at once.
+    replays: usize,
+    max_age: Option<Duration>,
+}
+
 /// One database, and everybody around it.
 struct Case {
     scheduler: Scheduler,
@@ -385,49 +407,62 @@ struct Case {
     devices: Vec<Device>,
     titles: u64,
     turns: u64,
+    /// Those of the admission while nobody opens or replays.
+    places: [usize; 3],
     _directory: TempDir,
 }
 
 impl Case {
     async fn open(seed: u64, fault: Option<Fault>) -> Result<Self, String> {
+        const OLD: Duration = Duration::from_millis(400);
         let mut dice = Dice(seed.wrapping_mul(0xd1b5_4a32_d192_ed03));
         let devices = HOLDERS.map(|user| {
             let events = dice.pick(&[Wants::Everything, Wants::Everything, Wants::Counts, Wants::Durable]);
             let token = dice.pick(&[EVERYTHING, EVERYTHING, EVERYTHING, Token { topics: Some(vec!["ops"]) }]);
             DevicePlan { user, token, events, category: None, topics: None }
         });
-        Self::open_with(dice, devices, fault).await
-    }
-
-    async fn open_with(
-        mut dice: Dice,
-        devices: [DevicePlan; HOLDERS.len()],
-        fault: Option<Fault>,
-    ) -> Result<Self, String> {
-        let scheduler = Scheduler::install();
-        scheduler.make_wrong(fault);
-        let directory = tempfile::tempdir().map_err(|error| format!("no directory: {error}"))?;
         let keep = Keep {
             hours: None,
             per_user: dice.pick(&[None, Some(1), Some(4)]),
             of_loans: None,
             per_topic: dice.pick(&[None, Some(1), Some(4)]),
         };
-        let queue_frames = dice.pick(&[1, 2, 4, 256]);
+        let setting = Setting {
+            keep,
+            queue_frames: dice.pick(&[1, 2, 4, 256]),
+            feed: dice.pick(&[1, 64]),
+            replays: dice.pick(&[1, 2, 32]),
+            max_age: dice.pick(&[None, None, None, Some(OLD)]),
+        };
+        Self::open_with(dice, devices, setting, fault).await
+    }
+
+    async fn open_with(
+        dice: Dice,
+        devices: [DevicePlan; HOLDERS.len()],
+        setting: Setting,
+        fault: Option<Fault>,
+    ) -> Result<Self, String> {
+        let scheduler = Scheduler::install();
+        scheduler.make_wrong(fault);
+        let directory = tempfile::tempdir().map_err(|error| format!("no directory: {error}"))?;
+        let Setting { keep, queue_frames, feed, replays, max_age } = setting;
         let config = Config {
             retention: Retention {
                 per_user: keep.per_user.map(|number| number as u64),
                 per_topic: keep.per_topic,
                 ..Retention::default()
             },
+            max_age,
             hub: hub::Config { queue_frames, ..hub::Config::default() },
-            store: store::Config { readers: READERS, feed: dice.pick(&[1, 64]), ..store::Config::default() },
+            store: store::Config { readers: READERS, feed, ..store::Config::default() },
             ..Config::default()
         };
         let (clock, lifecycle) = (Clock::manual(BEGIN), Lifecycle::default());
         let opening = Broker::open(directory.path(), config, clock, Arc::new(Metrics::default()), &lifecycle);
         let (opened, ()) = join(opening, scheduler.settle()).await;
         let broker = opened.map_err(|error| format!("the broker does not open: {error}"))?;
+        broker.inner.admission.narrow(replays);
         for _ in 0..READERS {
             // Each reader takes the next read, and opens its connection for it.
             let (read, ()) = join(broker.counts_of(&Identity::Operator, &user_id("ann")), scheduler.settle()).await;
@@ -436,9 +471,10 @@ impl Case {
         let devices = devices.into_iter().map(Device::new).collect();
         let mut world = World::new(BEGIN, PEOPLE, keep);
         world.is_busy = true;
-        let (titles, turns) = (0, 0);
+        world.grows_old = max_age.is_some();
+        let (titles, turns, places) = (0, 0, broker.inner.admission.places());
         let mut case =
-            Self { scheduler, dice, broker, lifecycle, world, devices, titles, turns, _directory: directory };
+            Self { scheduler, dice, broker, lifecycle, world, devices, titles, turns, places, _directory: directory };
         for (topic, user) in [("ops", "ann"), ("orders/1", "ann"), ("ops", "bob")] {
             case.alone(Act::Follow { topic, user, last: 0 }).await?;
         }
@@ -741,7 +777,7 @@ impl Case {
 
     /// Every inbox is counted anew, and everybody goes.
     async fn close(self) -> Outcome {
-        let Self { scheduler, broker, lifecycle, world, mut devices, .. } = self;
+        let Self { scheduler, broker, lifecycle, world, mut devices, places, .. } = self;
         let (recounted, ()) = join(broker.recount(&Identity::Operator, 0, Repair::Report), scheduler.settle()).await;
         let recounted = recounted.map_err(|error| error.to_string())?;
         ensure!(recounted.drifted.is_empty(), "counts drifted: {:?}", recounted.drifted);
@@ -749,6 +785,8 @@ impl Case {
             device.cut(&world)?;
         }
         ensure!(broker.inner.hub.is_empty(), "{} subscribers stay in the hub", broker.inner.hub.len());
+        let left = broker.inner.admission.places();
+        ensure!(left == places, "of the places {places:?} to open and replay {left:?} are left");
         lifecycle.drain();
         drop(broker);
         scheduler.settle().await;
@@ -786,6 +824,8 @@ mod stories {
 
     const TALLIES_READ: &str = "tallies read, not loaded";
     const READ_AGAIN: &str = "read again, not loaded";
+    const FANNED_OUT: &str = "a change is fanned out";
+    const READ: &str = "read, not kept";
 
     /// A device that a story opens and closes at its own moments.
     struct Open {
@@ -802,7 +842,9 @@ mod stories {
                 category: None,
                 topics: None,
             });
-            let case = Self::open_with(Dice(1), devices, None).await;
+            let keep = Keep { hours: None, per_user: None, of_loans: None, per_topic: Some(1) };
+            let setting = Setting { keep, queue_frames: 256, feed: 64, replays: 32, max_age: None };
+            let case = Self::open_with(Dice(1), devices, setting, None).await;
             case.unwrap_or_else(|told| panic!("{told}"))
         }
 
@@ -922,6 +964,85 @@ mod stories {
             case.scheduler.release();
             case.scheduler.settle().await;
             case.closes(second).await;
+            case.ends().await;
+        });
+    }
+
+    #[test]
+    fn a_deletion_that_another_device_reads_before_it_is_fanned_out_is_told_to_the_first() {
+        // The second device's read took the rows that said who was to be told.
+        tell(async {
+            let mut case = Case::begin().await;
+            case.to(To::Topic("ops")).await;
+            let first = case.opens(0).await;
+            case.scheduler.hold(FANNED_OUT);
+            case.happens(Act::DeleteTopic("ops")).await;
+            assert!(case.scheduler.is_anyone_at(FANNED_OUT), "nobody was held");
+            let second = case.opens(1).await;
+            case.scheduler.release();
+            case.scheduler.settle().await;
+            case.closes(first).await;
+            case.closes(second).await;
+            case.ends().await;
+        });
+    }
+
+    #[test]
+    fn a_deletion_while_the_first_device_opens_is_told_without_another_commit() {
+        // Nobody was known to hold rows of the topic yet.
+        tell(async {
+            let mut case = Case::begin().await;
+            case.to(To::Topic("ops")).await;
+            case.scheduler.hold(TALLIES_READ);
+            let device = case.opens(2).await;
+            assert!(case.scheduler.is_anyone_at(TALLIES_READ), "nobody was held");
+            case.happens(Act::DeleteTopic("ops")).await;
+            case.scheduler.release();
+            case.scheduler.settle().await;
+            case.closes(device).await;
+            case.ends().await;
+        });
+    }
+
+    #[test]
+    fn a_follow_of_the_past_that_was_gone_when_it_was_read_does_not_come_back() {
+        // The feed brought it back from before the read, and the read was later than all that would have counted it anew.
+        tell(async {
+            let mut case = Case::begin().await;
+            case.to(To::Topic("ops")).await;
+            let first = case.opens(0).await;
+            case.scheduler.hold(FANNED_OUT);
+            case.happens(Act::Unfollow { topic: "ops", user: "ann" }).await;
+            case.to(To::Topic("ops")).await;
+            case.happens(Act::Retain).await;
+            assert!(case.scheduler.is_anyone_at(FANNED_OUT), "nobody was held");
+            let second = case.opens(1).await;
+            case.scheduler.release();
+            case.scheduler.settle().await;
+            case.closes(first).await;
+            case.closes(second).await;
+            case.ends().await;
+        });
+    }
+
+    #[test]
+    fn what_was_read_before_an_erasure_is_not_kept_behind_it() {
+        tell(async {
+            let mut case = Case::begin().await;
+            case.to(To::Users(vec!["cy"])).await;
+            case.to(To::Topic("ops")).await;
+            let seq = Seq(case.world.head);
+            case.scheduler.hold(READ);
+            let reader = case.opens(0).await;
+            assert!(case.scheduler.is_anyone_at(READ), "nobody was held");
+            case.happens(Act::Erase("cy")).await;
+            case.scheduler.release();
+            case.scheduler.settle().await;
+            assert!(case.broker.inner.newest.sharing().known(seq).is_none(), "it is from before the erasure");
+            case.closes(reader).await;
+            let later = case.opens(2).await;
+            assert!(case.broker.inner.newest.sharing().known(seq).is_some(), "it was not kept");
+            case.closes(later).await;
             case.ends().await;
         });
     }

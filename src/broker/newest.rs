@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::interleave;
 use crate::metrics::Metrics;
 use crate::model::Seq;
 use crate::wire::frame::SharedFrame;
@@ -84,6 +85,7 @@ impl Sharing {
 
     /// Keeps the frame of a topic's entry that bears no mark; the oldest give way.
     pub(super) fn keep(&self, seq: Seq, frame: &SharedFrame) {
+        interleave::point("read, not kept");
         let mut kept = self.newest.kept.write();
         if kept.emptied != self.emptied {
             return;

@@ -1,6 +1,7 @@
 //! Everything about one user: to be handed out, and to be erased.
 
 use super::{Broker, BrokerError};
+use crate::interleave;
 use crate::model::{Cursor, Identity, MarkAs, MarkKind, Profile, Scope, Seq, UserId, UserKey};
 use crate::store::{EraseRows, ErasedPart, ForgetUser, Forgotten, Reader, StoreError, UserRow};
 use crate::wire::inbox::Entry;
@@ -35,6 +36,7 @@ impl Broker {
         let mut found = false;
         let key = loop {
             let forgotten = self.inner.store.write(ForgetUser { user: user.clone() }).await?;
+            interleave::point("forgotten in the log, not in memory");
             // What was read before may bear the name.
             self.inner.newest.forget_all();
             match forgotten {

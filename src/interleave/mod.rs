@@ -14,7 +14,7 @@ mod scheduler;
 
 #[cfg(test)]
 pub use scheduler::{
-    Fault, Journaled, Scheduler, TaskId, Whole, adopt, current, has_fault, is_scheduled, journal, point,
+    Fault, Journaled, Scheduler, TaskId, Whole, adopt, current, has_fault, in_place, is_scheduled, journal, point,
 };
 
 /// Something else may happen here. The name stands in the trace of a run that failed.

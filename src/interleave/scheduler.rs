@@ -2,7 +2,7 @@
 //!
 //! What is spawned on a [`Lifecycle`](crate::lifecycle::Lifecycle) of its thread is a coroutine here, and blocking work
 //! of the store runs inside the coroutine that asks for it, so there is no other thread that could come first: the same
-//! choices make the same run. **Invariant**: time moves (tokio's, which must be paused) only while nobody can go on, or
+//! choices make the same run. A connection alone is opened elsewhere, and waited for in place. **Invariant**: time moves (tokio's, which must be paused) only while nobody can go on, or
 //! where the test moves it.
 
 use std::cell::{Cell, RefCell};
@@ -107,6 +107,15 @@ struct Flag {
     root: Arc<Root>,
 }
 
+/// A thread that waits.
+struct Parked(std::thread::Thread);
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 impl Wake for Flag {
     fn wake(self: Arc<Self>) {
         self.woken.store(true, Ordering::Release);
@@ -159,6 +168,19 @@ pub fn current() -> Option<TaskId> {
 /// Whether blocking work is to run where it is asked for.
 pub fn is_scheduled() -> bool {
     current().is_some()
+}
+
+/// Waits in place for what another thread does: nobody else goes on meanwhile, or who does would depend on how long it
+/// takes.
+pub fn in_place<F: Future>(work: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Parked(std::thread::current())));
+    let mut work = pin!(work);
+    loop {
+        if let Poll::Ready(output) = work.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park();
+    }
 }
 
 /// Whether the code is to be wrong in this way.

@@ -20,3 +20,12 @@ where
     }
     connection.interact(work).await
 }
+
+/// Waits for what such a thread does by itself: a connection that is opened.
+pub(super) async fn wait<F: Future>(work: F) -> F::Output {
+    #[cfg(test)]
+    if crate::interleave::is_scheduled() {
+        return crate::interleave::in_place(work);
+    }
+    work.await
+}

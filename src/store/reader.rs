@@ -109,7 +109,7 @@ async fn run(pool: Pool, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
         if queue.lock().await.recv_many(&mut jobs, MAX_READS).await == 0 {
             return;
         }
-        let connection = match pool.get().await {
+        let connection = match hop::wait(pool.get()).await {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::error!(%error, "no connection for reading; those who wait are told");

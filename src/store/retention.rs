@@ -4,7 +4,7 @@
 //! **Invariant**: a floor never lies below anything that was taken, so that whoever comes back from before is told.
 //! **Invariant**: an unread entry leaves the counts in the transaction that takes it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, params};
@@ -467,7 +467,7 @@ impl Operation for PruneUser {
 
 impl PruneUser {
     fn take_entries(&self, tx: &mut Tx<'_>) -> Result<usize, OpError> {
-        let mut changed: HashMap<SourceKey, (crate::model::Tally, Category)> = HashMap::new();
+        let mut changed: BTreeMap<SourceKey, (crate::model::Tally, Category)> = BTreeMap::new();
         let mut taken = 0;
         for (source, seq) in &self.surplus.entries {
             // It may have died or been erased since it was looked at.

@@ -392,10 +392,11 @@ impl Device {
         self.connection.as_ref().and_then(|connection| connection.bye.as_deref())
     }
 
-    /// Retention took what a stream that lags had not read: it says so, and the device must come back to be told.
+    /// Retention took what a stream that lags had not read, or it is old: it says so, and the device must come back to be
+    /// told.
     fn was_outrun(&self, bye: &str, world: &World) -> bool {
         let last = self.connection.as_ref().map_or(u64::MAX, |connection| connection.last);
-        bye == "rotate" && world.pruned_above(self.plan.user, &self.plan.token, last, world.head).0
+        bye == "rotate" && (world.grows_old || world.pruned_above(self.plan.user, &self.plan.token, last, world.head).0)
     }
 
     /// Loses the connection. What came until now must have no gap.

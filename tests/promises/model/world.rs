@@ -324,6 +324,8 @@ pub struct World {
     /// Whether much happens at once. Counts that are pushed then know of everything up to their position and may know of
     /// more, where rows were read anew of what is committed and not told yet; they must be right when all rests.
     pub is_busy: bool,
+    /// Whether streams are so old at times that another is to take their place.
+    pub grows_old: bool,
     people: BTreeMap<&'static str, Person>,
     topics: Vec<Topic>,
     /// `everyone` is a topic for each category.
@@ -352,6 +354,7 @@ impl World {
             now,
             head: 0,
             is_busy: false,
+            grows_old: false,
             people,
             topics,
             everyone: Vec::new(),
