@@ -105,7 +105,7 @@ fn fail(operation: &str, error: &str, when: &str, n: usize, expected: Consequenc
             if let Consequence::Ends(code) = expected {
                 let status = server.exit();
                 assert_eq!(status.code(), Some(code), "{what}: {}", server.log());
-                assert!(server.log().contains("can't be written any more"), "{what}: {}", server.log());
+                wait_for("the reason", || server.log().contains("can't be written any more").then_some(()));
             } else {
                 if expected == Consequence::GoesOn {
                     wait_for("publishes to be taken again", || {

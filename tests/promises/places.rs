@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::mount::{Disk, skipped};
 use crate::support::server::{Refused, Server, Setup};
+use crate::support::wait_for;
 
 /// A server that must refuse to start there.
 fn refused(data: TempDir) -> Refused {
@@ -148,7 +149,9 @@ fn a_clock_set_back_two_days_is_told_and_changes_no_order() {
     log.execute("UPDATE notifications SET created_at = created_at + 2 * 86400 * 1000", []).expect("is moved");
     drop(log);
     let server = Setup::serve().on(data).start();
-    assert!(server.log().contains("The clock stands behind the newest entry"), "{}", server.log());
+    wait_for("the clock to be told of", || {
+        server.log().contains("The clock stands behind the newest entry").then_some(())
+    });
     let mut stream = server.stream("alice", "?cursor=start&events=notification");
     stream.expect("hello");
     server.notify("alice", "later");

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::DEADLINE;
 
 /// Where a server listens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     Tcp(SocketAddr),
     Unix(PathBuf),

@@ -37,18 +37,32 @@ pub struct Tally {
     pub cut: AtomicUsize,
     /// Answers that ask to come later.
     pub later: AtomicUsize,
+    /// Answers of another test's server, which was given the port that ours has left.
+    pub strangers: AtomicUsize,
 }
 
 /// Publishes until it is acknowledged; the acknowledgement.
 ///
 /// # Panics
-/// At an answer that no retry mends, and where none comes in time.
+/// At an answer that no retry mends, and where none comes in time. What does not know the credential is taken for a stranger
+/// where our server was, until it turns out to have been ours.
 pub fn publish(server: &Whereabouts, credential: &str, key: &str, body: &Value, tally: &Tally) -> Answer {
     let ask = Ask::post("/v1/notifications").bearer(credential).header("idempotency-key", key).json(body);
     let started = Instant::now();
+    let mut strangers = Vec::new();
     loop {
-        match ask.attempt(&server.place()) {
-            Ok(answer) if answer.status() == 201 => return answer,
+        let place = server.place();
+        match ask.attempt(&place) {
+            Ok(answer) if answer.status() == 201 => {
+                assert!(!strangers.contains(&place), "our server did not know its own key, and then it did");
+                return answer;
+            }
+            Ok(answer) if answer.status() == 401 => {
+                tally.strangers.fetch_add(1, Ordering::Relaxed);
+                if !strangers.contains(&place) {
+                    strangers.push(place);
+                }
+            }
             Ok(answer) => {
                 answer.problem(409, "idempotency-running");
                 assert_eq!(answer.header("retry-after"), Some("1"));
