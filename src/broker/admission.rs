@@ -18,6 +18,9 @@ use crate::wire::cursor::Resume;
 const MAX_OPENINGS: usize = 8_192;
 /// Of these, such as need a snapshot or much of the log.
 const MAX_DEAR_OPENINGS: usize = 2_048;
+/// Of these, such as are read at once: half of the readers, so that a user who asks for much again and again leaves the others to
+/// everybody else.
+const DEAR_TURNS: usize = 2;
 /// A cursor that is no further behind the head is cheap, in positions of the log.
 const NEAR: u64 = 4_096;
 /// Pages of replay that are read or wait for a reader at once: enough to keep all readers busy, few enough that whoever asks
@@ -28,6 +31,7 @@ const MAX_REPLAYS: usize = 32;
 pub(super) struct Admission {
     openings: Arc<Semaphore>,
     dear: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     replays: Semaphore,
 }
 
@@ -36,6 +40,7 @@ impl Default for Admission {
         Self {
             openings: Arc::new(Semaphore::new(MAX_OPENINGS)),
             dear: Arc::new(Semaphore::new(MAX_DEAR_OPENINGS)),
+            turns: Arc::new(Semaphore::new(DEAR_TURNS)),
             replays: Semaphore::new(MAX_REPLAYS),
         }
     }
@@ -44,14 +49,26 @@ impl Default for Admission {
 /// A place among those who open, until it is dropped.
 pub(super) struct Opener {
     _opening: OwnedSemaphorePermit,
-    _dear: Option<OwnedSemaphorePermit>,
+    dear: Option<(OwnedSemaphorePermit, Arc<Semaphore>)>,
+}
+
+impl Opener {
+    /// Waits for a turn with a reader, which lasts as long as what is given back; who is cheap need not wait.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        let (_, turns) = self.dear.as_ref()?;
+        Some(turns.clone().acquire_owned().await.expect("the semaphore is never closed"))
+    }
 }
 
 impl Admission {
     /// A place for one who goes on from here; `None` where too many open already.
     pub(super) fn opener(&self, resume: &Resume, head: &Cursor) -> Option<Opener> {
-        let dear = if is_near(resume, head) { None } else { Some(self.dear.clone().try_acquire_owned().ok()?) };
-        Some(Opener { _opening: self.openings.clone().try_acquire_owned().ok()?, _dear: dear })
+        let dear = if is_near(resume, head) {
+            None
+        } else {
+            Some((self.dear.clone().try_acquire_owned().ok()?, self.turns.clone()))
+        };
+        Some(Opener { _opening: self.openings.clone().try_acquire_owned().ok()?, dear })
     }
 
     /// Leaves room for so many pages at once, so that few devices are in each other's way.
@@ -60,10 +77,10 @@ impl Admission {
         self.replays.forget_permits(MAX_REPLAYS.saturating_sub(replays));
     }
 
-    /// Places that are free: for openings, for dear ones, and for pages.
+    /// Places that are free: for openings, for dear ones and their turns, and for pages.
     #[cfg(test)]
-    pub(super) fn places(&self) -> [usize; 3] {
-        [&*self.openings, &*self.dear, &self.replays].map(Semaphore::available_permits)
+    pub(super) fn places(&self) -> [usize; 4] {
+        [&*self.openings, &*self.dear, &*self.turns, &self.replays].map(Semaphore::available_permits)
     }
 
     /// Waits for a turn to read a page of replay.
@@ -102,6 +119,23 @@ mod tests {
         assert_eq!(cheap.len(), MAX_OPENINGS - MAX_DEAR_OPENINGS);
         drop((dear, cheap));
         assert!(admission.opener(&Resume::FirstVisit, &head).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_needs_much_waits_for_a_turn_and_who_needs_little_does_not() {
+        let admission = Admission::default();
+        let head = cursor(10);
+        let opener = |resume| admission.opener(&resume, &head).expect("there is room");
+        let mut turns = Vec::new();
+        for _ in 0..DEAR_TURNS {
+            turns.push(opener(Resume::Start).turn().await.expect("it is dear"));
+        }
+        assert!(opener(Resume::Now).turn().await.is_none());
+        let dear = opener(Resume::Start);
+        let mut waits = Box::pin(dear.turn());
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        turns.pop();
+        assert!(waits.await.is_some());
     }
 
     #[test]

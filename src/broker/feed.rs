@@ -124,7 +124,7 @@ fn events(
 ) -> impl Stream<Item = FeedItem> + Send {
     async_stream::stream! {
         // Boxed, as all that a feed does now and then: idle it keeps the room of its largest moment.
-        let (live, opening) = match Box::pin(Live::open(&broker, id, who, request, Stay::Stream)).await {
+        let (live, opening) = match Box::pin(Live::open(&broker, id, who, request, Stay::Stream, &opener)).await {
             Ok(opened) => opened,
             Err(reason) => {
                 drop(opener);

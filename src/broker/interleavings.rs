@@ -408,7 +408,7 @@ struct Case {
     titles: u64,
     turns: u64,
     /// Those of the admission while nobody opens or replays.
-    places: [usize; 3],
+    places: [usize; 4],
     _directory: TempDir,
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Broker;
+use super::admission::Opener;
 use super::feed::{FeedRequest, MAX_SNAPSHOT};
 use super::inbox::may_see;
 use super::opening::{Backlog, Begin, Greeting, Opening, Plan, floor_since, join, kinds, shown};
@@ -70,16 +71,17 @@ impl Live {
         who: UserIdentity,
         request: FeedRequest,
         stay: Stay,
+        opener: &Opener,
     ) -> Result<(Self, Opening), ByeReason> {
         let request = FeedRequest { snapshot: request.snapshot.min(MAX_SNAPSHOT), ..request };
         let (who, request) = (Arc::new(who), Arc::new(request));
-        let mut attempt = attempt(broker, stream, &who, &request, &stay).await?;
+        let mut attempt = attempt(broker, stream, &who, &request, &stay, opener).await?;
         if matches!(attempt, Attempt::UnknownUser) {
             broker.appear(&who.user).await.map_err(|error| {
                 tracing::warn!(%error, %stream, "a new user could not be written down");
                 ByeReason::Overloaded
             })?;
-            attempt = self::attempt(broker, stream, &who, &request, &stay).await?;
+            attempt = self::attempt(broker, stream, &who, &request, &stay, opener).await?;
         }
         let Attempt::Attached(attachment, tally, opening) = attempt else { return Err(ByeReason::Overloaded) };
         if broker.inner.is_revoked(&who) {
@@ -171,7 +173,9 @@ async fn attempt(
     who: &Arc<UserIdentity>,
     request: &Arc<FeedRequest>,
     stay: &Stay,
+    opener: &Opener,
 ) -> Result<Attempt, ByeReason> {
+    let _turn = opener.turn().await;
     let (inner, who, request, stay) = (broker.inner.clone(), who.clone(), request.clone(), stay.clone());
     let read = broker.inner.store.read(move |session| {
         let Some(user) = session.snapshot(|reader| reader.user(&who.user))? else { return Ok(Attempt::UnknownUser) };

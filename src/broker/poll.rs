@@ -52,7 +52,7 @@ impl Broker {
         let deadline = Instant::now() + wait;
         let (wants_counts, stream) = (feed.filter.wants(EventKind::Unread), StreamId(Uuid::now_v7().as_u128()));
         let stay = if wait.is_zero() { Stay::Glance } else { Stay::Poll(client) };
-        let (live, opening) = Live::open(self, stream, who.clone(), feed, stay).await?;
+        let (live, opening) = Live::open(self, stream, who.clone(), feed, stay, &opener).await?;
         drop(opener);
         let Opening { hello, first, backlog, counts_moved } = opening;
 
