@@ -57,6 +57,9 @@ pub enum BrokerError {
     /// Nothing was stored.
     #[error("the storage is busy")]
     StorageBusy,
+    /// It has failed, or the process ends anyway; whichever it is, the log has it already.
+    #[error("the storage has stopped")]
+    StorageStopped,
     /// The private cause, for the log only.
     #[error("the storage failed")]
     Storage(String),
@@ -90,7 +93,7 @@ impl From<StoreError> for BrokerError {
                 }]),
             },
             StoreError::Full => Self::StorageFull,
-            StoreError::Stopped => Self::Storage("the store has stopped".to_owned()),
+            StoreError::Stopped => Self::StorageStopped,
             StoreError::Busy => Self::StorageBusy,
             StoreError::Damaged(cause) => Self::Damaged(cause),
             StoreError::Failed(cause) | StoreError::Unreadable(cause) => Self::Storage(cause),

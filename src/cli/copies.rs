@@ -120,9 +120,17 @@ fn check_target(file: &Path, present: Present) -> anyhow::Result<()> {
     }
     match std::fs::symlink_metadata(file) {
         Ok(there) if there.is_dir() => bail!("{} is a directory: name a file in it", file.display()),
+        Ok(there) if !is_file(file, &there) => {
+            bail!("{} is neither a file nor a link to one, and would be lost: name another one", file.display())
+        }
         Ok(_) if present == Present::Keep => bail!("{} is there already: --force replaces it", file.display()),
         _ => Ok(()),
     }
+}
+
+/// Whether it is a file or a link to one, which may be gone.
+fn is_file(path: &Path, there: &std::fs::Metadata) -> bool {
+    there.is_file() || (there.is_symlink() && std::fs::metadata(path).map_or(true, |target| target.is_file()))
 }
 
 fn folder(file: &Path) -> &Path {

@@ -11,6 +11,7 @@ use super::Usage;
 use crate::broker::{Failure, OpenError};
 use crate::config::ConfigError;
 use crate::server::BuildError;
+use crate::server::listen::ListenError;
 use crate::server::state::StateError;
 
 /// It failed.
@@ -60,6 +61,10 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             Failure::Broken(_) => IO,
             Failure::Damaged(_) => DATA,
         });
+    }
+    if let Some(ListenError::Unix { source, .. }) = cause.downcast_ref() {
+        // A socket is no disk: what is not the directory's fault is nobody's that a supervisor knows.
+        return Some(of_io(source)).filter(|code| *code != IO);
     }
     cause.downcast_ref().map(of_state)
 }
@@ -116,6 +121,8 @@ mod tests {
     #[test]
     fn what_a_supervisor_must_tell_apart_has_a_code_of_its_own() {
         let io = |kind: io::ErrorKind| StateError::Io { doing: "open", path: "t".into(), source: kind.into() };
+        let socket =
+            |kind: io::ErrorKind| Error::from(ListenError::Unix { path: "t.sock".into(), source: kind.into() });
         for (error, expected) in [
             (Error::from(Failure::Broken("x".into())).context("y"), 74),
             (Failure::Damaged("x".into()).into(), 65),
@@ -130,6 +137,9 @@ mod tests {
             (io(io::ErrorKind::ReadOnlyFilesystem).into(), 77),
             (BuildError::from(io(io::ErrorKind::PermissionDenied)).into(), 77),
             (BuildError::from(OpenError::ReadOnly).into(), 77),
+            (socket(io::ErrorKind::PermissionDenied), 77),
+            (socket(io::ErrorKind::StorageFull), 75),
+            (socket(io::ErrorKind::InvalidInput), 1),
         ] {
             assert_eq!(code(&error), expected, "{error:#}");
             assert!(MEANINGS.iter().any(|(number, _)| *number == expected.to_string()));

@@ -222,6 +222,11 @@ impl From<BrokerError> for Problem {
             BrokerError::StorageBusy => {
                 STORAGE.for_now("another program holds the log, or memory or files are short; nothing was stored", 1)
             }
+            BrokerError::StorageStopped => {
+                // Why was told once; of a thousand requests that come too late each would tell it again.
+                tracing::debug!("the store has stopped, and refused a request");
+                STORAGE.for_now("the store could not do it; the server has logged why", 2)
+            }
             BrokerError::Storage(cause) => {
                 tracing::error!(cause, "the store failed a request");
                 STORAGE.for_now("the store could not do it; the server has logged why", 2)

@@ -383,6 +383,7 @@ fn hold(directory: &Path) -> Result<File, StateError> {
         options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).doing("open", &path)?;
     match lock.try_lock() {
         Ok(()) => {
+            hand_over(&lock, directory).doing("hand over", &path)?;
             // Who holds it, for the message above and for people; the lock itself is the kernel's.
             let told = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
             if let Err(error) = told {
@@ -397,6 +398,16 @@ fn hold(directory: &Path) -> Result<File, StateError> {
         }
         Err(TryLockError::Error(source)) => Err(source).doing("lock", &path),
     }
+}
+
+/// What root makes here is for the server's user, whose directory this is. Of two other users neither can give the other a
+/// file, and need not: the lock is the directory's owner's already, or nobody gets this far.
+fn hand_over(file: &File, directory: &Path) -> io::Result<()> {
+    let (owner, now) = (fs::metadata(directory)?, file.metadata()?);
+    if (owner.uid(), owner.gid()) == (now.uid(), now.gid()) || !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Throws the ballast off where the disk is full: without the files of this run there is no server that could say so.
@@ -478,6 +489,18 @@ mod tests {
         assert!(refused.contains(&format!("(process {}): stop that one first", std::process::id())), "{refused}");
         drop(first);
         StateDir::open(folder.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_lock_that_root_makes_is_the_directory_s_owner_s() {
+        let folder = tempfile::tempdir().expect("a folder");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(65_534), Some(65_534)).expect("root may");
+        }
+        let state = StateDir::open(folder.path()).expect("free");
+        let (directory, lock) = (fs::metadata(folder.path()), fs::metadata(state.path().join(LOCK)));
+        let owner = |file: io::Result<fs::Metadata>| file.map(|file| (file.uid(), file.gid())).expect("it is there");
+        assert_eq!(owner(lock), owner(directory));
     }
 
     #[test]

@@ -21,6 +21,9 @@ use super::fault::{Fault, Space};
 pub const BALLAST_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes that must be free besides, so that what was refused a moment ago is not accepted for one publish.
 const HEADROOM: u64 = 1024 * 1024;
+/// Bytes that must be free besides once the ballast was thrown off: as much again as it has, since what fills the disk may be
+/// the log of writes, whose next pages would throw it off again at once.
+const HEADROOM_AFTERWARDS: u64 = HEADROOM + 4 * 1024 * 1024;
 /// Between two looks for room.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
@@ -43,28 +46,55 @@ impl Ballast {
         Self { path: directory.join("tidings.ballast") }
     }
 
-    /// Lays it where it does not lie, and throws it off where the disk has no room for it and [`HEADROOM`] besides.
+    /// Lays it where it does not lie, and throws it off where the disk has no room for it and a mebibyte besides.
     ///
     /// # Errors
-    /// Where it can't be made for another reason than room.
+    /// Where it can't be made for another reason than room. One that lay stays.
     pub fn lay(&self) -> io::Result<Laid> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.path);
-        let laid = file.and_then(|file| {
-            reserve(&file, BALLAST_BYTES + HEADROOM)?;
-            file.set_len(BALLAST_BYTES)
-        });
-        match laid {
+        self.lay_beside(HEADROOM)
+    }
+
+    /// [`Ballast::lay`] where so many bytes must be free besides.
+    fn lay_beside(&self, headroom: u64) -> io::Result<Laid> {
+        let lay = self.lies();
+        let opened =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.path);
+        let file = match opened {
+            Err(error) if is_full(&error) => return Ok(Laid::NoRoom),
+            opened => opened?,
+        };
+        match reserve(&file, BALLAST_BYTES + headroom).and_then(|()| file.set_len(BALLAST_BYTES)) {
             Ok(()) => Ok(Laid::Yes),
             Err(error) if is_full(&error) => {
                 self.throw_off()?;
                 Ok(Laid::NoRoom)
             }
             Err(error) => {
-                // What is half laid would only take room.
-                let _ = self.throw_off();
+                // What is half laid would only take room; what lay is as good as it was.
+                let _ = if lay { file.set_len(BALLAST_BYTES) } else { self.throw_off() };
                 Err(error)
             }
         }
+    }
+
+    /// Whether all of it is there.
+    pub(super) fn lies(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|file| file.len() == BALLAST_BYTES)
+    }
+
+    /// Whether the disk has [`HEADROOM`], by trying where no ballast lies; nothing stays of it.
+    pub(super) fn space(&self) -> Space {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path);
+        let made = file.is_ok();
+        let space = match file.and_then(|file| reserve(&file, HEADROOM)) {
+            Err(error) if is_full(&error) => Space::Short,
+            // For whatever else it can't be tried, there is no sign of want.
+            _ => Space::Enough,
+        };
+        if made {
+            let _ = self.throw_off();
+        }
+        space
     }
 
     /// Gives its room back to the disk.
@@ -145,7 +175,7 @@ impl Hold {
         if let State::Off(looked) = self.state
             && looked.elapsed() >= LOOK
         {
-            self.state = match self.ballast.lay() {
+            self.state = match self.ballast.lay_beside(HEADROOM_AFTERWARDS) {
                 Ok(Laid::Yes) => State::Laid,
                 // It could be laid once; whatever is wrong now, there is no sign of room.
                 Ok(Laid::NoRoom) | Err(_) => State::Off(Instant::now()),
@@ -177,16 +207,30 @@ impl Hold {
         };
     }
 
-    /// Settles a fault that may mean a full disk: it is full where the ballast no longer fits.
+    /// Settles a fault that may mean a full disk: it is full where the ballast no longer fits, or, while it is off, where next
+    /// to nothing does.
     pub(super) fn settle(&mut self, fault: Fault) -> Fault {
         let otherwise = match fault {
             Fault::FullOrBusy => Fault::Busy,
             Fault::FullOrBroken => Fault::Broken,
             settled => return settled,
         };
-        match (self.state, self.ballast.lay()) {
-            (State::Off(_), _) | (_, Ok(Laid::NoRoom)) => Fault::Full,
-            _ => otherwise,
+        if matches!(self.state, State::Off(_)) {
+            return match self.ballast.space() {
+                Space::Short => Fault::Full,
+                Space::Enough => otherwise,
+            };
+        }
+        match self.ballast.lay() {
+            Ok(Laid::Yes) => {
+                self.state = State::Laid;
+                otherwise
+            }
+            Ok(Laid::NoRoom) => {
+                self.state = State::Off(Instant::now());
+                Fault::Full
+            }
+            Err(_) => otherwise,
         }
     }
 }
@@ -222,6 +266,28 @@ mod tests {
         assert_eq!(hold.settle(Fault::Operation), Fault::Operation);
         hold.throw_off();
         assert_eq!((hold.space(), hold.look()), (Space::Short, Space::Short), "it has only just been looked");
-        assert_eq!(hold.settle(Fault::FullOrBroken), Fault::Full);
+        assert_eq!(hold.settle(Fault::FullOrBroken), Fault::Broken, "the ballast is off, and there is room");
+        assert_eq!(fs::read_dir(directory.path()).expect("it is there").count(), 0, "nothing stays of the trial");
+    }
+
+    #[test]
+    fn what_can_not_be_opened_is_not_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let place = directory.path().join("tidings.ballast");
+        // What nobody can open for writing, root neither, and anybody could remove.
+        std::os::unix::fs::symlink(directory.path(), &place).expect("a link");
+        Ballast { path: place.clone() }.lay().expect_err("it can't be opened");
+        let mut hold = Hold::begin(directory.path());
+        assert_eq!(hold.settle(Fault::FullOrBroken), Fault::Broken);
+        assert!(place.is_symlink());
+    }
+
+    #[test]
+    fn what_a_look_for_room_has_laid_is_known_to_lie() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut hold = Hold { ballast: Ballast::of(directory.path()), state: State::Without(Space::Enough) };
+        assert_eq!(hold.settle(Fault::FullOrBroken), Fault::Broken);
+        assert_eq!(hold.state, State::Laid);
+        assert!(hold.ballast.lies());
     }
 }

@@ -21,7 +21,7 @@ use super::open::{self, APPLICATION_ID};
 use super::reader::Reader;
 use super::recount::{Drift, RepairTopics, RepairUser};
 use super::writer::{self, State};
-use super::{OpenError, StoreError};
+use super::{OpenError, StoreError, remains};
 use crate::model::{Cursor, Epoch, Seq, Timestamp, TopicKey, UserId, UserKey};
 use crate::wire::check::{Fault, Finding, Report};
 
@@ -100,6 +100,9 @@ pub enum Mend {
 /// Where there is no file, or it can't even be opened. What is wrong in it is told in the report.
 pub fn check_stopped(directory: &Path, mend: Mend, progress: &mut dyn FnMut(Check)) -> Result<Report, OpenError> {
     let path = directory.join(open::FILE);
+    if let Some(lost) = remains::of_lost(&path)? {
+        return Err(OpenError::Damaged(lost));
+    }
     // Neither made where it is missing, nor folded where it is not.
     let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let unfolded = size(&beside(&path, "-wal")).is_some_and(|bytes| bytes > 0);

@@ -50,11 +50,21 @@ impl HeadFile {
         Ok(Self { file })
     }
 
+    /// What the file says, without making one; `None` where there is none, or it is unreadable as a cursor.
+    pub(super) fn peek(directory: &Path) -> io::Result<Option<Cursor>> {
+        match File::open(Self::path(directory)) {
+            Ok(file) => Self { file }.read(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `None` where the file is new or unreadable as a cursor.
     fn read(&mut self) -> io::Result<Option<Cursor>> {
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(0))?;
-        Read::by_ref(&mut self.file).take(64).read_to_string(&mut text)?;
+        Read::by_ref(&mut self.file).take(64).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
         let parsed = text
             .trim()
             .split_once('.')

@@ -33,6 +33,7 @@ mod profiles;
 mod publish;
 mod reader;
 mod recount;
+mod remains;
 mod replay;
 mod restore;
 mod retention;

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use deadpool_sqlite::Runtime;
 use deadpool_sync::SyncWrapper;
 use include_dir::{Dir, include_dir};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::Migrations;
 
-use super::ballast::Hold;
+use super::ballast::{Ballast, Hold};
 use super::fault::{Fault, Space};
 use super::log::HeadFile;
 use super::writer::State;
-use super::{BUSY_TIMEOUT, Config, StoreError};
+use super::{BUSY_TIMEOUT, Config, StoreError, remains};
 use crate::model::Timestamp;
 
 static MIGRATIONS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/migrations");
@@ -98,14 +99,21 @@ pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> R
     let (file, cache_kib) = (path.clone(), config.cache_kib);
     let directory = directory.to_path_buf();
     let (connection, state) = tokio::task::spawn_blocking(move || {
+        if let Some(lost) = remains::of_lost(&file)? {
+            return Err(OpenError::Damaged(lost));
+        }
         look_at_header(&file)?;
-        // First of all: a full disk has no room for the index of the log of writes either.
-        let hold = Hold::begin(&directory);
-        let space = hold.space();
+        // Before anything else where one lies: a full disk has no room for the index of the log of writes either. Where none
+        // does, the directory may be another program's, and gets one when it is known to be ours.
+        let ballast = Ballast::of(&directory);
+        let hold = ballast.lies().then(|| Hold::begin(&directory));
+        let space = hold.as_ref().map(Hold::space);
         open_log(&file, cache_kib, now, hold).map_err(|error| match error {
             OpenError::Sqlite(error) if Fault::of(&error) == Fault::Full => OpenError::Full(directory),
-            // What was thrown off did not help.
-            OpenError::Sqlite(_) | OpenError::Io(_) if space == Space::Short => OpenError::Full(directory),
+            // What was thrown off did not help, or had been thrown off before.
+            OpenError::Sqlite(_) | OpenError::Io(_) if space.unwrap_or_else(|| ballast.space()) == Space::Short => {
+                OpenError::Full(directory)
+            }
             error => error,
         })
     })
@@ -115,14 +123,36 @@ pub(super) async fn open(directory: &Path, now: Timestamp, config: &Config) -> R
     Ok(Opened { path, connection, state })
 }
 
-fn open_log(file: &Path, cache_kib: u32, now: Timestamp, hold: Hold) -> Result<(Connection, State), OpenError> {
-    let mut connection = Connection::open(file)?;
-    configure(&connection, cache_kib)?;
-    bring_up_to_date(&mut connection, file)?;
-    let mut head_file = HeadFile::open(file.parent().expect("the database lies in the state directory"))?;
+fn open_log(file: &Path, cache_kib: u32, now: Timestamp, hold: Option<Hold>) -> Result<(Connection, State), OpenError> {
+    let directory = file.parent().expect("the database lies in the state directory");
+    let connection = accept(file, cache_kib)?;
+    let hold = hold.unwrap_or_else(|| Hold::begin(directory));
+    let mut head_file = HeadFile::open(directory)?;
     let (epoch, head) = super::log::read(&connection, &mut head_file, now)?;
     super::log::compare_clocks(&connection, now)?;
     Ok((connection, State::new(epoch, head, head_file, hold)))
+}
+
+/// Opens the file and brings it up to date. Until it is known to be ours and whole, closing leaves its log of writes alone.
+fn accept(file: &Path, cache_kib: u32) -> Result<Connection, OpenError> {
+    let mut connection = Connection::open(file)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    configure(&connection, cache_kib)?;
+    look_for_cut(&connection, file)?;
+    bring_up_to_date(&mut connection, file)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(connection)
+}
+
+/// A file that was cut short beside its log of writes looks whole to SQLite until a lost page is read. Looking at every page
+/// takes its time, so it is done only where one is neither in the file nor in the log of writes.
+fn look_for_cut(connection: &Connection, file: &Path) -> Result<(), OpenError> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+    if remains::has_its_pages(file, pragma("page_size")?, pragma("page_count")?)? {
+        return Ok(());
+    }
+    let told: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if told == "ok" { Ok(()) } else { Err(OpenError::Damaged(told)) }
 }
 
 /// Bytes of a SQLite file's header (<https://www.sqlite.org/fileformat2.html>), and where in it stands what we look for.
@@ -162,11 +192,8 @@ fn look_at_header(path: &Path) -> Result<(), OpenError> {
 }
 
 /// A file without our mark is ours only where it has no tables: a start that was cut short before the first migration
-/// was durable, whose tables may be in the log of writes.
+/// was durable. What is in the log of writes [`bring_up_to_date`] looks at.
 fn look_for_strangers(path: &Path) -> Result<(), OpenError> {
-    if std::fs::exists(path.with_extension("db-wal"))? {
-        return Ok(());
-    }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let mut address = url_of(path);
     address.push_str("?immutable=1");
@@ -275,10 +302,7 @@ mod tests {
 
     fn open_file(path: &Path) -> Result<Connection, OpenError> {
         look_at_header(path)?;
-        let mut connection = Connection::open(path)?;
-        configure(&connection, 1024)?;
-        bring_up_to_date(&mut connection, path)?;
-        Ok(connection)
+        accept(path, 1024)
     }
 
     fn pragma(connection: &Connection, name: &str) -> String {

@@ -263,6 +263,10 @@ fn step_aside(place: &Path, directory: &Path, aside: Aside) -> Result<Option<Pat
 }
 
 fn fold(place: &Path) -> Result<(), rusqlite::Error> {
+    // SQLite would remove what lies beside an empty file, and that is all there is left.
+    if fs::metadata(place).is_ok_and(|log| log.len() == 0) {
+        return Err(rusqlite::Error::QueryReturnedNoRows);
+    }
     let old = Connection::open_with_flags(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let busy: bool = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy {

@@ -29,6 +29,13 @@ impl Refused {
     }
 }
 
+/// What a server says that must refuse, as [`refused`], to start in a directory that the test goes on with.
+fn refused_in(data: &Path) -> String {
+    let said = crate::support::cli::run(&["serve", "--listen", "127.0.0.1:0", "--data", &data.to_string_lossy()], "");
+    assert_eq!(said.code, 65, "{said:?}");
+    said.err
+}
+
 fn empty() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
@@ -139,6 +146,96 @@ fn a_truncated_database_is_refused_and_left_alone() {
     fs::write(data.path().join("tidings.db"), "a text, and rather more than a hundred bytes of it ".repeat(9))
         .expect("is written");
     refused(data).with(65, &["the database is damaged"]);
+}
+
+/// Every file there that belongs to the log, with what is in it.
+fn log_files(data: &Path) -> Vec<(String, Vec<u8>)> {
+    let names = fs::read_dir(data).expect("it is there").map(|entry| entry.expect("an entry").file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().expect("UTF-8")).collect();
+    // The index of the log of writes is made anew from it.
+    names.retain(|name| (name.starts_with("tidings.db") && !name.ends_with("-shm")) || name == "tidings.head");
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), fs::read(data.join(name)).expect("it is there"))).collect()
+}
+
+/// A directory as `kill -9` leaves it: what was published last is in the log of writes.
+fn killed() -> TempDir {
+    let mut server = Setup::serve().on(used()).start();
+    for i in 0..200 {
+        server.notify("alice", &format!("{i} {}", "x".repeat(2_000)));
+    }
+    server.kill();
+    server.stop()
+}
+
+#[test]
+fn a_lost_database_is_told_and_what_is_left_of_it_stays() {
+    let lose: [fn(&Path); 3] = [
+        |data| fs::remove_file(data.join("tidings.db")).expect("it is there"),
+        |data| fs::write(data.join("tidings.db"), "").expect("it is there"),
+        // And with it the log of writes: what is left is the file that says how far it had come.
+        |data| {
+            for name in ["tidings.db", "tidings.db-wal"] {
+                fs::remove_file(data.join(name)).expect("it is there");
+            }
+        },
+    ];
+    for lose in lose {
+        let data = killed();
+        lose(data.path());
+        let before = log_files(data.path());
+        let words = ["the database is damaged", "is missing or empty", "restore the newest backup"];
+        let data = refused(data).with(65, &words);
+        assert!(log_files(data.path()) == before, "what was left is as it was");
+    }
+}
+
+#[test]
+fn a_first_start_that_was_cut_short_is_gone_on_with() {
+    let data = empty();
+    // As a power cut before the first commit leaves it.
+    fs::write(data.path().join("tidings.db"), "").expect("a file");
+    fs::write(data.path().join("tidings.head"), format!("{:<40}\n", "abcdef.0")).expect("a file");
+    Setup::serve().on(data).start().notify("alice", "the first");
+}
+
+#[test]
+fn a_database_cut_short_beside_its_log_of_writes_is_refused_and_left_alone() {
+    let data = killed();
+    let whole = database(data.path());
+    fs::write(data.path().join("tidings.db"), &whole[..whole.len() / 2 / 4096 * 4096]).expect("is written");
+    let before = log_files(data.path());
+    let data = refused(data).with(65, &["the database is damaged", "restore the newest backup"]);
+    assert!(log_files(data.path()) == before, "not a byte of it changed");
+    // The control: the same files, whole.
+    fs::write(data.path().join("tidings.db"), &whole).expect("is written");
+    let server = Setup::serve().on(data).start();
+    assert_eq!(server.inbox("alice")["counts"]["unread"], 260);
+}
+
+#[test]
+fn another_program_s_database_with_its_log_of_writes_is_left_as_it_was() {
+    let (theirs, data) = (empty(), empty());
+    // The tables in the file and rows in the log; and everything in the log.
+    let made =
+        ["CREATE TABLE theirs (x); PRAGMA journal_mode = WAL", "PRAGMA journal_mode = WAL; CREATE TABLE theirs (x)"];
+    for made in made {
+        let _ = fs::remove_file(theirs.path().join("tidings.db"));
+        let open = Connection::open(theirs.path().join("tidings.db")).expect("opens");
+        open.execute_batch(&format!("{made}; INSERT INTO theirs VALUES (1)")).expect("is made");
+        // Copied while it is in use, as a kill leaves it.
+        for name in ["tidings.db", "tidings.db-wal"] {
+            fs::copy(theirs.path().join(name), data.path().join(name)).expect("it is there");
+        }
+        drop(open);
+        let before = log_files(data.path());
+        assert!(before.iter().any(|(name, bytes)| name == "tidings.db-wal" && !bytes.is_empty()), "{made}");
+        let refused = refused_in(data.path());
+        assert!(refused.contains("a SQLite file of another application"), "{refused}");
+        assert!(log_files(data.path()) == before, "{made}: not a byte of it changed");
+        assert!(!data.path().join("tidings.ballast").exists(), "{made}");
+        let _ = fs::remove_file(data.path().join("tidings.db-shm"));
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -354,6 +355,15 @@ fn a_backup_goes_where_it_may_and_holds_nothing_that_was_deleted() {
     }
     let refused = run(&["backup", arg(folder.path()), "--data", arg(server.data())], "");
     assert!(refused.code == 1 && refused.err.contains("is a directory"), "{refused:?}");
+    // A device, say; a socket is as little of a file, and takes no root to make.
+    let (socket, link) = (folder.path().join("socket"), folder.path().join("link"));
+    let _listener = UnixListener::bind(&socket).expect("a socket");
+    symlink("/dev/null", &link).expect("a link");
+    for target in [&socket, &link] {
+        let refused = run(&["backup", arg(target), "--force", "--data", arg(server.data())], "");
+        assert!(refused.code == 1 && refused.err.contains("neither a file nor a link to one"), "{refused:?}");
+    }
+    assert!(link.is_symlink() && !socket.is_file());
     let key = server.key(&["admin"]);
     server.send(&Ask::get("/v1/upkeep/backup").bearer(&key)).problem(403, "forbidden");
     assert_eq!(leftovers(folder.path()), Vec::<String>::new());
