@@ -162,7 +162,7 @@ fn log_files(data: &Path) -> Vec<(String, Vec<u8>)> {
 fn killed() -> TempDir {
     let mut server = Setup::serve().on(used()).start();
     for i in 0..200 {
-        server.notify("alice", &format!("{i} {}", "x".repeat(2_000)));
+        server.notify("alice", &format!("{i} {}", "x".repeat(200)));
     }
     server.kill();
     server.stop()
