@@ -29,7 +29,7 @@ fn each(
 ) -> Texts {
     let mut at = |text: &str, name: &'static str, form: Form| {
         work(text, form).unwrap_or_else(|Fault(detail)| {
-            faults.push(ContentError { pointer: format!("/texts/{locale}/{name}"), detail });
+            faults.push(ContentError { pointer: format!("/texts/{locale}/{name}"), detail: escape::line(&detail) });
             String::new()
         })
     };

@@ -38,7 +38,7 @@ pub(super) fn html(text: &str) -> String {
 pub(super) fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     for (i, c) in line(text).chars().enumerate() {
-        let begins_block = i == 0 && matches!(c, '-' | '+');
+        let begins_block = i == 0 && matches!(c, '-' | '+' | '=');
         if begins_block || "\\`*_{}[]()#!|<>~".contains(c) {
             out.push('\\');
         }
@@ -81,6 +81,11 @@ pub(super) fn link_part(text: &str) -> String {
     utf8_percent_encode(text, PART).to_string()
 }
 
+/// The first part of an address's path; the path stays one where it is empty, and begins no site (`//`).
+pub(super) fn link_first(text: &str) -> String {
+    if text.is_empty() { ".".to_owned() } else { link_part(text) }
+}
+
 /// Inside a text of JSON, without its quotes.
 pub(super) fn json_part(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
@@ -112,6 +117,8 @@ mod tests {
         assert_eq!(html("<b a='\"'>&"), "&lt;b a=&#39;&quot;&#39;&gt;&amp;");
         assert_eq!(markdown("# [x](http://e)\n- *b* 3.5"), "\\# \\[x\\]\\(http://e\\) - \\*b\\* 3.5");
         assert_eq!(markdown("- a"), "\\- a");
+        assert_eq!(markdown("==="), "\\===");
+        assert_eq!(link_first(""), ".");
         assert_eq!(markdown_link("https://a/b) [c](http://evil"), "https://a/b%29%20%5Bc%5D%28http://evil");
         assert_eq!(markdown_link("https://a/b?c=d&e=%20#f"), "https://a/b?c=d&e=%20#f");
         assert_eq!(link_part("a/b?c=d&e #库"), "a%2Fb%3Fc%3Dd%26e%20%23%E5%BA%93");

@@ -94,13 +94,14 @@ type Escape = fn(&str) -> String;
 
 /// Gives the engine the filters, those that escape included.
 pub(super) fn install(engine: &mut Environment<'_>) {
-    let escapes: [(&'static str, Escape); 8] = [
+    let escapes: [(&'static str, Escape); 9] = [
         ("e_line", escape::line),
         ("e_plain", escape::plain),
         ("e_html", escape::html),
         ("e_md", escape::markdown),
         ("e_md_url", escape::markdown_link),
         ("e_url", escape::link),
+        ("e_url_first", escape::link_first),
         ("e_url_part", escape::link_part),
         ("e_json_part", escape::json_part),
     ];

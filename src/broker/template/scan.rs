@@ -58,17 +58,50 @@ impl<'v> Kind<'v> {
     }
 }
 
-enum Block<'t, 'v> {
-    /// How deep it is in the engine, and whether `else` came.
+struct Block<'t, 'v> {
+    kind: BlockKind<'t, 'v>,
+    /// Where it begins, and with it each of its branches.
+    begun: Place,
+    /// Where the branches end that were read.
+    ended: Option<Place>,
+    /// Whether `else` came.
+    otherwise: bool,
+}
+
+enum BlockKind<'t, 'v> {
+    /// How deep it is in the engine.
     If {
         depth: usize,
-        otherwise: bool,
     },
     For {
         item: &'t str,
         fields: &'v Variables,
-        otherwise: bool,
     },
+}
+
+impl Block<'_, '_> {
+    /// A branch ends here; where the next one begins.
+    fn branch(&mut self, here: Place) -> Result<Place, Fault> {
+        let here = match (&self.kind, self.otherwise) {
+            (BlockKind::For { .. }, false) => self.begun.clone().repeated(here)?,
+            _ => here,
+        };
+        self.ended = Some(match self.ended.take() {
+            Some(ended) => ended.or(here)?,
+            None => here,
+        });
+        Ok(self.begun.clone())
+    }
+
+    /// Where one is behind the block, whose last branch ends here.
+    fn end(mut self, here: Place) -> Result<Place, Fault> {
+        let begun = self.branch(here)?;
+        match self.ended {
+            Some(ended) if self.otherwise => Ok(ended),
+            Some(ended) => ended.or(begun),
+            None => Ok(begun),
+        }
+    }
 }
 
 /// Reads a text and writes it as the engine is to run it.
@@ -87,6 +120,8 @@ pub(super) fn rewrite(text: &str, form: Form, variables: &Variables) -> Result<S
         tags: 0,
         left: text.len(),
         out: String::new(),
+        unread: 0,
+        trims: false,
     };
     let mut rest = text;
     loop {
@@ -101,8 +136,8 @@ pub(super) fn rewrite(text: &str, form: Form, variables: &Variables) -> Result<S
     }
     match scan.blocks.last() {
         None => Ok(scan.out),
-        Some(Block::If { .. }) => Err(Fault::new("an `if` is not closed by `endif`")),
-        Some(Block::For { .. }) => Err(Fault::new("a `for` is not closed by `endfor`")),
+        Some(Block { kind: BlockKind::If { .. }, .. }) => Err(Fault::new("an `if` is not closed by `endif`")),
+        Some(Block { kind: BlockKind::For { .. }, .. }) => Err(Fault::new("a `for` is not closed by `endfor`")),
     }
 }
 
@@ -115,6 +150,10 @@ struct Scan<'t, 'v> {
     /// Bytes from the tag that is read to the end.
     left: usize,
     out: String,
+    /// From where on what was written is text that `place` has not read: remarks are gone from it.
+    unread: usize,
+    /// Whether the tag before that takes the white space behind it.
+    trims: bool,
 }
 
 impl<'t, 'v> Scan<'t, 'v> {
@@ -122,10 +161,10 @@ impl<'t, 'v> Scan<'t, 'v> {
     fn step(&mut self, text: &'t str) -> Result<Option<&'t str>, Fault> {
         let next = ["{{", "{%", "{#"].iter().filter_map(|open| text.find(open)).min();
         let (literal, rest) = text.split_at(next.unwrap_or(text.len()));
-        self.place.read(literal)?;
         self.out.push_str(literal);
         self.left = rest.len();
         if rest.is_empty() {
+            self.literal(false)?;
             return Ok(None);
         }
         self.tags += 1;
@@ -140,15 +179,36 @@ impl<'t, 'v> Scan<'t, 'v> {
             }
             "{{" => {
                 let tag = tag(inside, "}}")?;
+                self.literal(tag.trims.0)?;
                 self.value(&tag)?;
+                self.behind(tag.trims.1);
                 Ok(Some(tag.behind))
             }
             _ => {
                 let tag = tag(inside, "%}")?;
+                self.literal(tag.trims.0)?;
                 self.block(&tag)?;
+                self.behind(tag.trims.1);
                 Ok(Some(tag.behind))
             }
         }
+    }
+
+    /// Reads the text before a tag as it will come out: without the white space that the tags beside it take.
+    fn literal(&mut self, trims: bool) -> Result<(), Fault> {
+        let mut literal = &self.out[self.unread..];
+        if self.trims {
+            literal = literal.trim_start();
+        }
+        if trims {
+            literal = literal.trim_end();
+        }
+        self.place.read(literal)
+    }
+
+    fn behind(&mut self, trims: bool) {
+        self.unread = self.out.len();
+        self.trims = trims;
     }
 
     fn value(&mut self, tag: &Tag<'t>) -> Result<(), Fault> {
@@ -175,17 +235,28 @@ impl<'t, 'v> Scan<'t, 'v> {
                 self.condition(&mut words, &mut text)?;
                 self.deeper()?;
                 match (verb, self.blocks.last_mut()) {
-                    ("elif", Some(Block::If { depth, otherwise: false })) => *depth += 1,
+                    ("elif", Some(block @ Block { kind: BlockKind::If { .. }, otherwise: false, .. })) => {
+                        self.place = block.branch(self.place.clone())?;
+                        if let BlockKind::If { depth } = &mut block.kind {
+                            *depth += 1;
+                        }
+                    }
                     ("elif", _) => return Err(Fault::new("`elif` stands in no `if`")),
-                    _ => self.blocks.push(Block::If { depth: 1, otherwise: false }),
+                    _ => self.begin(BlockKind::If { depth: 1 }),
                 }
             }
             "else" => match self.blocks.last_mut() {
-                Some(Block::If { otherwise, .. } | Block::For { otherwise, .. }) if !*otherwise => *otherwise = true,
+                Some(block) if !block.otherwise => {
+                    self.place = block.branch(self.place.clone())?;
+                    block.otherwise = true;
+                }
                 _ => return Err(Fault::new("`else` stands in no `if` or `for`")),
             },
             "endif" => match self.blocks.pop() {
-                Some(Block::If { depth, .. }) => self.depth -= depth,
+                Some(block @ Block { kind: BlockKind::If { depth }, .. }) => {
+                    self.depth -= depth;
+                    self.place = block.end(self.place.clone())?;
+                }
                 _ => return Err(Fault::new("`endif` closes no `if`")),
             },
             "for" => {
@@ -193,14 +264,17 @@ impl<'t, 'v> Scan<'t, 'v> {
                 let _ = write!(text, " {item} in ");
                 text.push_str(fields.0);
                 self.deeper()?;
-                self.blocks.push(Block::For { item, fields: fields.1, otherwise: false });
-                let loops = self.blocks.iter().filter(|block| matches!(block, Block::For { .. })).count();
+                self.begin(BlockKind::For { item, fields: fields.1 });
+                let loops = self.blocks.iter().filter(|block| matches!(block.kind, BlockKind::For { .. })).count();
                 if loops > MAX_LOOPS {
                     return Err(Fault(format!("loops nest deeper than {MAX_LOOPS}")));
                 }
             }
             "endfor" => match self.blocks.pop() {
-                Some(Block::For { .. }) => self.depth -= 1,
+                Some(block @ Block { kind: BlockKind::For { .. }, .. }) => {
+                    self.depth -= 1;
+                    self.place = block.end(self.place.clone())?;
+                }
                 _ => return Err(Fault::new("`endfor` closes no `for`")),
             },
             other => {
@@ -211,6 +285,10 @@ impl<'t, 'v> Scan<'t, 'v> {
         let (before, behind) = marks(tag.trims);
         let _ = write!(self.out, "{{%{before} {text} {behind}%}}");
         Ok(())
+    }
+
+    fn begin(&mut self, kind: BlockKind<'t, 'v>) {
+        self.blocks.push(Block { kind, begun: self.place.clone(), ended: None, otherwise: false });
     }
 
     fn deeper(&mut self) -> Result<(), Fault> {
@@ -302,7 +380,7 @@ impl<'t, 'v> Scan<'t, 'v> {
     }
 
     fn resolve(&self, name: &str, field: Option<&str>) -> Result<Kind<'v>, Fault> {
-        if name == "loop" && self.blocks.iter().any(|block| matches!(block, Block::For { .. })) {
+        if name == "loop" && self.blocks.iter().any(|block| matches!(block.kind, BlockKind::For { .. })) {
             return match field {
                 Some("index" | "index0" | "length") => Ok(Kind::Number),
                 Some("first" | "last") => Ok(Kind::Boolean),
@@ -322,8 +400,8 @@ impl<'t, 'v> Scan<'t, 'v> {
 
     /// The fields of the loop's item of this name.
     fn item(&self, name: &str) -> Option<&'v Variables> {
-        self.blocks.iter().find_map(|block| match block {
-            Block::For { item, fields, .. } if *item == name => Some(*fields),
+        self.blocks.iter().find_map(|block| match block.kind {
+            BlockKind::For { item, fields } if item == name => Some(fields),
             _ => None,
         })
     }
