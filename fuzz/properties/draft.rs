@@ -71,7 +71,7 @@ fn is_line(text: &str, max: usize) {
 }
 
 /// A link that a page may follow: never one that runs as the page, never one that leaves the site unseen.
-fn is_link(link: &str) {
+pub fn is_link(link: &str) {
     is_line(link, MAX_LINK_CHARS);
     assert!(!link.contains(char::is_whitespace));
     let lower = link.to_lowercase();

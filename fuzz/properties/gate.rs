@@ -1,17 +1,20 @@
-//! A broker to knock at, with the few credentials that are good there: a token, a ticket and an API key. One for each
+//! A broker to knock at, with the few credentials that are good there: a token, a ticket and an API key; and with one
+//! template. One for each
 //! thread, on a database of its own, with a clock that stands still.
 
 use std::sync::{Arc, OnceLock};
 
 use tempfile::TempDir;
 use tidings::broker::{
-    AuthError, Broker, Config, Credentials, JwtConfig, OperatorSecret, TokenClaims, VerifyingKey, mint_token,
+    AuthError, Broker, BrokerError, Config, Credentials, JwtConfig, OperatorSecret, Registered, TokenClaims,
+    VerifyingKey, mint_token,
 };
 use tidings::clock::Clock;
 use tidings::lifecycle::Lifecycle;
 use tidings::metrics::Metrics;
-use tidings::model::{Identity, Scope, Timestamp, UserId};
+use tidings::model::{Identity, Scope, Template, TemplateName, Timestamp, UserId};
 use tidings::wire::manage::KeyBody;
+use tidings::wire::template::{Preview, PreviewBody};
 use tokio::runtime::Runtime;
 
 /// What it is at the gate.
@@ -81,6 +84,19 @@ impl Gate {
     /// Who this is, by what an edge found.
     pub fn knock(&self, credentials: Credentials<'_>) -> Result<Identity, AuthError> {
         runtime().block_on(self.broker.authenticate(credentials))
+    }
+
+    /// Registers a version of the one template that is here; its number.
+    pub fn register(&self, template: Template) -> Result<(u32, Registered), BrokerError> {
+        let name = TemplateName::new("any").expect("a name");
+        let put = self.broker.put_template(&Identity::Operator, &name, template);
+        runtime().block_on(put).map(|(info, registered)| (info.version, registered))
+    }
+
+    /// What comes out of the one template.
+    pub fn preview(&self, preview: PreviewBody) -> Result<Preview, BrokerError> {
+        let name = TemplateName::new("any").expect("a name");
+        runtime().block_on(self.broker.preview_template(&Identity::Operator, &name, preview))
     }
 
     /// Everything that is good here as a bearer's.

@@ -36,7 +36,7 @@ macro_rules! targets {
     };
 }
 
-targets! { batch cursor data depth event headers moment names operation plain publish query settings ticket token }
+targets! { batch cursor data depth event headers moment names operation plain publish query settings template ticket token }
 
 /// Replays the corpus, then what the dice make of it.
 fn hold(target: &str, property: fn(&[u8])) {
