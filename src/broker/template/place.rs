@@ -142,14 +142,14 @@ impl Place {
         if (self.in_string, self.escaped) != (other.in_string, other.escaped) {
             return apart();
         }
-        self.address = self.address.or(other.address);
+        self.address = self.address.or(&other.address);
         self.html = match (self.html, other.html) {
             (here, there) if here == there => here,
             (
                 Html::Quoted { element, attribute, quote, address },
                 Html::Quoted { attribute: same, quote: too, address: other, .. },
             ) if (&attribute, quote) == (&same, too) => {
-                Html::Quoted { element, attribute, quote, address: address.or(other) }
+                Html::Quoted { element, attribute, quote, address: address.or(&other) }
             }
             (Html::Comment(end), Html::Comment(other))
                 if ![&end, &other].iter().any(|end| end.is_empty() || end.contains('-')) =>
@@ -183,6 +183,7 @@ impl Place {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "the states of the standard's tokenizer, a line or two each")]
 fn step(now: Html, c: char) -> Result<Html, Fault> {
     Ok(match now {
         Html::Text if c == '<' => Html::Less,
@@ -356,13 +357,13 @@ impl Address {
     }
 
     /// Behind one or the other.
-    fn or(self, other: Self) -> Self {
-        if self == other {
+    fn or(self, other: &Self) -> Self {
+        if self == *other {
             return self;
         }
         let ends = |address: &Self| matches!(address.site_ends(), Ok("e_url_part"));
         // `&` ends no site, so no value will be taken here.
-        Self(if ends(&self) && ends(&other) { format!("/{VALUE}") } else { "&".to_owned() })
+        Self(if ends(&self) && ends(other) { format!("/{VALUE}") } else { "&".to_owned() })
     }
 }
 
