@@ -35,13 +35,20 @@ pub fn html(text: &str) -> Vec<String> {
             rest = behind;
             let is_raw = RAW.contains(&name.as_str());
             if is_raw || TEXT_ONLY.contains(&name.as_str()) {
-                let end = rest.to_ascii_lowercase().find(&format!("</{name}")).unwrap_or(rest.len());
+                let end = closing(rest, &name);
                 found.extend(is_raw.then(|| rest[..end].to_owned()));
                 rest = &rest[end..];
             }
         }
     }
     found
+}
+
+/// Where the tag that closes an element begins, or the end.
+fn closing(text: &str, name: &str) -> usize {
+    let (lower, tag) = (text.to_ascii_lowercase(), format!("</{name}"));
+    let ends = |at: &usize| lower[at + tag.len()..].starts_with(|c: char| c.is_ascii_whitespace() || "/>".contains(c));
+    lower.match_indices(&tag).map(|(at, _)| at).find(ends).unwrap_or(text.len())
 }
 
 fn comment_end(text: &str) -> (&str, &str) {
@@ -123,7 +130,7 @@ pub fn site(address: &str) -> String {
 }
 
 /// Signs that end something somewhere, and that no host has.
-pub const NO_HOST: [char; 13] = ['<', '>', '"', '\'', '&', '(', ')', '[', ']', '\\', '`', '*', '|'];
+pub const NO_HOST: [char; 12] = ['<', '>', '"', '\'', '&', '(', ')', '[', ']', '`', '*', '|'];
 
 /// The signs of Markdown that mean something, in order: those that no backslash stands before. Line breaks too.
 pub fn markdown(text: &str) -> String {

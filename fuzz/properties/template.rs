@@ -13,6 +13,7 @@ use tidings::model::{
     ContentError, DingTalkText, EmailText, InAppText, Locale, MAX_DEPTH, Need, Template, Texts, Variable, VariableKind,
     Variables,
 };
+use tidings::wire::json::BodyError;
 use tidings::wire::template::{PreviewBody, canonical, parse_template};
 
 use super::gate::Gate;
@@ -35,7 +36,9 @@ pub fn template(data: &[u8]) {
         Ok(template) => tried(template, &values.unwrap_or_else(|| json!({})), Locale::new(&input.text()).ok()),
         Err(error) => {
             draft::is_told(&error);
-            is_line(&error.to_string());
+            if let BodyError::Fields(faults) = &error {
+                faults.iter().for_each(|fault| is_line(&fault.detail));
+            }
         }
     }
 }
@@ -184,12 +187,18 @@ fn compares(text: &str) -> bool {
     false
 }
 
+fn blank(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
+}
+
 /// Values of the same lengths in which nothing means anything. Numbers and days stay what they are, and an address its
 /// site.
 fn harmless(values: &Value, variables: &Variables) -> Value {
     let Value::Object(values) = values else { return values.clone() };
     let of = |(name, value): (&String, &Value)| {
         let harmless = match (variables.get(name).map(|variable| &variable.kind), value) {
+            // Nothing but space is no more than that.
+            (Some(VariableKind::Text), Value::String(text)) if text.chars().all(blank) => value.clone(),
             (Some(VariableKind::Text), Value::String(text)) => "x".repeat(text.chars().count()).into(),
             (Some(VariableKind::Link), Value::String(link)) => link.replace(NO_HOST, "x").into(),
             (Some(VariableKind::List(fields)), Value::Array(items)) => {

@@ -32,11 +32,11 @@ pub fn parse_template(body: &[u8]) -> Result<Template, BodyError> {
                 let of_locale = of_locale(&mut inner);
                 fields.absorb(inner.finish());
                 if texts.insert(locale, of_locale).is_some() {
-                    fields.refuse("texts", format!("`{name}` stands twice"));
+                    fields.refuse("texts", format!("`{}` stands twice", shown(&name)));
                 }
             }
-            (Err(e), _) => fields.refuse("texts", format!("`{name}` {e}")),
-            (_, None) => fields.refuse("texts", format!("`{name}` must be an object of texts by medium")),
+            (Err(e), _) => fields.refuse("texts", format!("`{}` {e}", shown(&name))),
+            (_, None) => fields.refuse("texts", format!("`{}` must be an object of texts by medium", shown(&name))),
         }
     }
     fields.close(Some(Template { category, default_locale, time_zone, variables, texts }))
@@ -150,7 +150,8 @@ pub fn is_variable_name(name: &str) -> bool {
 
 /// What somebody sent, short and on one line.
 fn shown(text: &str) -> String {
-    text.chars().take(40).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let parts = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().take(40).map(|c| if parts(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn of_locale(fields: &mut Fields<'_>) -> Texts {

@@ -288,7 +288,7 @@ impl Drop for Disk {
 
 #[test]
 fn a_full_disk_is_told_wherever_somebody_looks_and_passes_when_there_is_room() {
-    let Some(disk) = Disk::new("6m") else { return };
+    let Some(disk) = Disk::new("24m") else { return };
     let state = tempfile::tempdir_in(&disk.path).expect("there is room");
     let server = Setup::serve().on(state).env("TIDINGS_OPS_LISTEN", "127.0.0.1:0").start();
     let data = arg(server.data());

@@ -37,8 +37,10 @@ pub(super) fn html(text: &str) -> String {
 /// In Markdown: on one line, without anything that begins a link, an emphasis, a heading, a quotation or markup.
 pub(super) fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
-    for (i, c) in line(text).chars().enumerate() {
-        let begins_block = i == 0 && matches!(c, '-' | '+' | '=');
+    let mut begins = true;
+    for c in line(text).chars() {
+        let begins_block = begins && matches!(c, '-' | '+' | '=');
+        begins &= c == ' ';
         if begins_block || "\\`*_{}[]()#!|<>~".contains(c) {
             out.push('\\');
         }
@@ -117,7 +119,7 @@ mod tests {
         assert_eq!(html("<b a='\"'>&"), "&lt;b a=&#39;&quot;&#39;&gt;&amp;");
         assert_eq!(markdown("# [x](http://e)\n- *b* 3.5"), "\\# \\[x\\]\\(http://e\\) - \\*b\\* 3.5");
         assert_eq!(markdown("- a"), "\\- a");
-        assert_eq!(markdown("==="), "\\===");
+        assert_eq!(markdown("\n==="), " \\===");
         assert_eq!(link_first(""), ".");
         assert_eq!(markdown_link("https://a/b) [c](http://evil"), "https://a/b%29%20%5Bc%5D%28http://evil");
         assert_eq!(markdown_link("https://a/b?c=d&e=%20#f"), "https://a/b?c=d&e=%20#f");

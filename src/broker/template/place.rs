@@ -183,7 +183,6 @@ impl Place {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "the states of the standard's tokenizer, a line or two each")]
 fn step(now: Html, c: char) -> Result<Html, Fault> {
     Ok(match now {
         Html::Text if c == '<' => Html::Less,
@@ -224,6 +223,28 @@ fn step(now: Html, c: char) -> Result<Html, Fault> {
                 Html::Name(name)
             }
         },
+        now @ (Html::Inside { .. } | Html::Equals { .. } | Html::Quoted { .. } | Html::Unquoted { .. }) => {
+            inside(now, c)?
+        }
+        Html::Raw(element, mut end) => {
+            let closes = end.strip_prefix("</") == Some(element);
+            match c {
+                '>' if closes => Html::Text,
+                c if closes && (c.is_ascii_whitespace() || c == '/') => {
+                    Html::Inside { element: format!("/{element}"), attribute: String::new() }
+                }
+                c => {
+                    end.push(c.to_ascii_lowercase());
+                    Html::Raw(element, tail(&end, element.len() + 2))
+                }
+            }
+        }
+    })
+}
+
+/// Reads on behind a tag's name.
+fn inside(now: Html, c: char) -> Result<Html, Fault> {
+    Ok(match now {
         Html::Inside { element, mut attribute } => match c {
             '>' => opened(&element)?,
             '=' if attribute.is_empty() => return Err(Fault::new("an attribute's `=` stands right behind its name")),
@@ -258,19 +279,7 @@ fn step(now: Html, c: char) -> Result<Html, Fault> {
             c if c.is_ascii_whitespace() => Html::Inside { element, attribute: String::new() },
             _ => Html::Unquoted { element },
         },
-        Html::Raw(element, mut end) => {
-            let closes = end.strip_prefix("</") == Some(element);
-            match c {
-                '>' if closes => Html::Text,
-                c if closes && (c.is_ascii_whitespace() || c == '/') => {
-                    Html::Inside { element: format!("/{element}"), attribute: String::new() }
-                }
-                c => {
-                    end.push(c.to_ascii_lowercase());
-                    Html::Raw(element, tail(&end, element.len() + 2))
-                }
-            }
-        }
+        elsewhere => elsewhere,
     })
 }
 
