@@ -45,6 +45,10 @@ pub(super) struct Sharing {
 
 impl Newest {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        // Told from the start, so that a dashboard has them before the first storm.
+        for from in ["memory", "log"] {
+            drop(metrics.replays.get_or_create(&[("from", from)]));
+        }
         Self { kept: RwLock::default(), metrics }
     }
 
