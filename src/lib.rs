@@ -22,6 +22,7 @@ pub mod store;
 
 pub mod broker;
 
+pub mod deliver;
 pub mod http;
 
 pub mod config;

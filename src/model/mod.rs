@@ -8,6 +8,7 @@
 mod address;
 mod audience;
 mod counts;
+mod delivery;
 mod identity;
 mod life;
 mod locale;
@@ -22,6 +23,7 @@ mod time;
 pub use address::{DingTalkId, Email, InvalidAddress, TimeZone};
 pub use audience::{Audience, FollowRule, MAX_RECIPIENTS};
 pub use counts::{CategoryCounts, Counts, Tally};
+pub use delivery::{Bulk, DeliveryId, Letter, Parcel};
 pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TopicPattern, UserIdentity};
 pub use life::{CollapseKey, Death, Deliver, Expiry, Life};
 pub use locale::{InvalidLocale, Locale};

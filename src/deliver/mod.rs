@@ -1,0 +1,44 @@
+//! Carrying on: what the outbox holds goes to those who are not there, by mail and by DingTalk.
+//!
+//! An [`Adapter`] carries one medium. It is handed parcels of one lane (what one destination takes one after another) and
+//! says of each what became of it; when a parcel is tried again, and when nobody tries any more, is the outbox's to decide.
+//! **Invariant**: an adapter says [`Outcome::Sent`] only after the other side has said so.
+//!
+//! Deliberately not here: who is reached by what (`broker`), and the rows (`store`).
+//!
+//! Rank 4: imports the broker, never the store.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::model::{Medium, Parcel};
+
+/// Characters of what another side answered that are kept.
+pub const MAX_ANSWER_CHARS: usize = 300;
+
+/// What became of a parcel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The other side took it, in these words.
+    Sent { answer: String },
+    /// It may be taken later; `after` is what the other side asked for.
+    Later { reason: String, after: Option<Duration> },
+    /// It will never be taken.
+    Never { reason: String },
+}
+
+/// Carries one medium.
+pub trait Adapter: Send + Sync + 'static {
+    fn medium(&self) -> Medium;
+
+    /// Parcels of one lane that [`Adapter::send`] is handed together at most.
+    fn most_together(&self) -> usize;
+
+    /// How long a lane must be left alone, by the rate that its destination allows; zero is not at all.
+    fn pause(&self, lane: &str) -> Duration;
+
+    /// Carries parcels of one lane: one outcome for each, in their order. It comes back within a named time, whatever the
+    /// other side does.
+    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>>;
+}
