@@ -606,7 +606,7 @@ impl Device {
                 let entry = entry.ok_or_else(|| format!("{seq} is not this person's"))?;
                 match entry.over {
                     // With its topic the word of its death is gone.
-                    Some((_, Over::Dead(_))) if entry.deleted_dead => continue,
+                    Some((_, Over::Dead(_))) if entry.is_deleted_dead() => continue,
                     Some((at, Over::Dead(death))) => {
                         return Err(format!("{seq} is {} since {at}, and nobody told", death.as_str()));
                     }

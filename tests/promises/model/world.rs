@@ -90,8 +90,8 @@ pub struct Entry {
     pub given: bool,
     /// The position at which it was over, and why.
     pub over: Option<(u64, Over)>,
-    /// Whether its topic was deleted after it had died: of its death nobody is told any more.
-    pub deleted_dead: bool,
+    /// The position at which its topic was deleted, whatever had become of it before.
+    deleted_at: Option<u64>,
     /// The positions at which it was archived, and taken out again.
     archived: Vec<(u64, bool)>,
     /// Which topic of that name it is of; a name that is deleted and made again is another topic.
@@ -122,6 +122,11 @@ impl Entry {
     /// Whether it is still stored: what died is, until its death is old.
     fn is_kept(&self) -> bool {
         !matches!(self.over, Some((_, Over::Pruned)))
+    }
+
+    /// Whether its topic was deleted after it had died: of its death nobody is told any more.
+    pub fn is_deleted_dead(&self) -> bool {
+        self.deleted_at.is_some() && matches!(self.over, Some((_, Over::Dead(_))))
     }
 
     fn counts_unread(&self) -> bool {
@@ -832,7 +837,7 @@ impl World {
         for person in self.people.values_mut() {
             for entry in person.inbox.iter_mut().filter(|entry| entry.topic_number == Some(number)) {
                 // Its end stays what it was: a stream may have begun between that and this.
-                entry.deleted_dead |= matches!(entry.over, Some((_, Over::Dead(_))));
+                entry.deleted_at = Some(head);
                 entry.over = entry.over.or(Some((head, Over::Deleted)));
             }
             person.spans.retain(|span| span.topic_number != number);
@@ -1045,8 +1050,10 @@ impl World {
 
     /// Whether a cursor may, and whether it must, be answered `pruned` by a stream that begins at `head` (semantics 4).
     pub fn pruned_above(&self, user: &str, token: &Token, seq: u64, head: u64) -> (bool, bool) {
-        let taken = |entry: &&Entry| matches!(entry.over, Some((at, Over::Pruned)) if at <= head) && entry.seq > seq;
-        let must = self.entries(user, token).any(|entry| taken(&entry));
+        // Of a topic that is deleted nothing is missed: whoever resumes is told that all of it is gone.
+        let deleted = |entry: &Entry| entry.deleted_at.is_some_and(|at| at <= head);
+        let taken = |entry: &Entry| matches!(entry.over, Some((at, Over::Pruned)) if at <= head) && entry.seq > seq;
+        let must = self.entries(user, token).any(|entry| taken(entry) && !deleted(entry));
         let dead_above = |entry: &Entry| matches!(entry.over, Some((at, Over::Dead(_))) if at > seq);
         let person = self.person(user);
         let joined = |number: usize| match self.everyone.iter().any(|(_, of_all)| *of_all == number) {
@@ -1098,7 +1105,7 @@ fn entry_of(note: &Note) -> Entry {
         state: EntryState::default(),
         since: note.seq,
         given: false,
-        deleted_dead: false,
+        deleted_at: None,
         archived: Vec::new(),
         over: note.death.map(|(at, death)| (at, Over::Dead(death))),
         topic_number: note.topic_number,
