@@ -24,6 +24,11 @@ use crate::lifecycle::Lifecycle;
 /// word would otherwise hold its stream for a quarter of an hour.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Bytes that the kernel holds of one connection and has not sent. It would take 4 MB of each (`tcp_wmem`): a few hundred
+/// readers who stall would use up what it has for all sockets of the machine (`tcp_mem`), and slow everybody; and each would
+/// be found out minutes later.
+const UNSENT: u32 = 128 * 1024;
+
 /// The first and the longest pause after running out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -118,7 +123,9 @@ enum Accepted {
 fn tune(stream: &TcpStream) -> io::Result<()> {
     // Nagle would hold a small frame back for the acknowledgement of the one before: 40 ms.
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_user_timeout(Some(USER_TIMEOUT))
+    let socket = SockRef::from(stream);
+    socket.set_tcp_notsent_lowat(UNSENT)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
 /// Whether an error of `accept` concerns the connection that was to be accepted, not the listener.

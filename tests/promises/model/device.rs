@@ -95,6 +95,8 @@ struct Known {
     seen: bool,
     read: bool,
     archived: bool,
+    /// The position as of which the state above was told: a change at or below it is part of it already.
+    as_of: u64,
 }
 
 /// What a connection promised to bring.
@@ -502,6 +504,7 @@ impl Device {
             seen: is_set("seen_at"),
             read: is_set("read_at"),
             archived: is_set("archived_at"),
+            as_of: if replayed { head } else { seq },
         };
         self.known.insert(seq, known);
         Ok(())
@@ -519,10 +522,12 @@ impl Device {
             return ids.into_iter().try_for_each(|id| self.apply_death(seq, id, event, world));
         }
         let category = data["category"].as_str();
-        for (seq, known) in &mut self.known {
-            let meant = upto.is_some_and(|upto| *seq <= upto)
+        for (entry, known) in &mut self.known {
+            let meant = upto.is_some_and(|upto| *entry <= upto)
                 || ids.as_ref().is_some_and(|ids| ids.contains(&known.id.as_str()));
-            if !meant || category.is_some_and(|category| category != known.category) {
+            // Whoever was cut in the middle of a snapshot meets changes that the snapshot had. One that is older than a
+            // follow of the past never was about what the follow gave.
+            if !meant || seq <= known.as_of || category.is_some_and(|category| category != known.category) {
                 continue;
             }
             match state {
