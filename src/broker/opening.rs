@@ -26,7 +26,7 @@ pub(super) const PLAN: usize = MISSED_EXACT + 1;
 /// Events that one read fetches at most …
 const PAGE_EVENTS: usize = 128;
 /// … and about how many bytes: a reader that stalls holds one page. A single event may be larger.
-const PAGE_BYTES: usize = 32 * 1024;
+const PAGE_BYTES: usize = 24 * 1024;
 
 /// Settings of `hello` that the log does not know.
 pub(super) struct Greeting {

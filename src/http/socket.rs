@@ -17,6 +17,20 @@ pub struct Socket<IO> {
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
+/// Bytes that one write hands to the kernel at most. The kernel holds little of a connection unsent (`server::accept`) and
+/// asks for more when half of that has gone; a large write on top would make a reader of 1 kB/s look as if it took nothing.
+const AT_ONCE: usize = 8 * 1024;
+
+/// The first of these slices that come to no more than that, and one at least.
+fn at_once<'s, 'b>(slices: &'s [io::IoSlice<'b>]) -> &'s [io::IoSlice<'b>] {
+    let fits = slices.iter().scan(0, |sum, slice| {
+        *sum += slice.len();
+        Some(*sum)
+    });
+    let count = fits.take_while(|sum| *sum <= AT_ONCE).count();
+    &slices[..count.max(1).min(slices.len())]
+}
+
 impl<IO> Socket<IO> {
     pub const fn new(io: IO, write_timeout: Duration) -> Self {
         Self { io, write_timeout, stalled: None }
@@ -61,7 +75,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Socket<IO> {
         if is_bare_refusal(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        let written = Pin::new(&mut self.io).poll_write(cx, &bytes[..bytes.len().min(AT_ONCE)]);
         self.watch(written, cx)
     }
 
@@ -73,7 +87,10 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Socket<IO> {
         if let Some(first) = slices.first().filter(|first| is_bare_refusal(first)) {
             return Poll::Ready(Ok(first.len()));
         }
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        let written = match slices.iter().find(|slice| !slice.is_empty()) {
+            Some(large) if large.len() > AT_ONCE => Pin::new(&mut self.io).poll_write(cx, &large[..AT_ONCE]),
+            _ => Pin::new(&mut self.io).poll_write_vectored(cx, at_once(slices)),
+        };
         self.watch(written, cx)
     }
 
@@ -166,6 +183,25 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const TIMEOUT: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_write_hands_over_little_at_once_and_at_least_something() {
+        let (near, _far) = tokio::io::duplex(1024 * 1024);
+        let mut socket = Socket::new(near, TIMEOUT);
+        let (large, small) = ([b'x'; 3 * AT_ONCE], [b'x'; AT_ONCE / 2]);
+        assert_eq!(socket.write(&large).await.expect("there is room"), AT_ONCE);
+        for (slices, expected) in [
+            (vec![&[][..], &large, &small], AT_ONCE),
+            (vec![&small, &small, &small], AT_ONCE),
+            (vec![&small, &large], AT_ONCE / 2),
+            (vec![&[][..], &[]], 0),
+        ] {
+            let slices: Vec<io::IoSlice<'_>> = slices.iter().map(|slice| io::IoSlice::new(slice)).collect();
+            let total: usize = at_once(&slices).iter().map(|slice| slice.len()).sum();
+            let written = socket.write_vectored(&slices).await.expect("there is room");
+            assert_eq!(written, expected, "{total} of them fit");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_is_cut() {

@@ -27,7 +27,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes that the kernel holds of one connection and has not sent. It would take 4 MB of each (`tcp_wmem`): a few hundred
 /// readers who stall would use up what it has for all sockets of the machine (`tcp_mem`), and slow everybody; and each would
 /// be found out minutes later.
-const UNSENT: u32 = 128 * 1024;
+const UNSENT: u32 = 16 * 1024;
 
 /// The first and the longest pause after running out of something.
 const PAUSE: Duration = Duration::from_millis(100);
