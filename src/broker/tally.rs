@@ -112,10 +112,22 @@ impl Tallies {
         let topics: Vec<TopicKey> = basis.topics().collect();
         self.users.remove(&user);
         self.stale.remove(&user);
-        self.reading.remove(&user);
         self.ahead.remove(&user);
         for topic in topics {
             self.let_go(topic, user);
+        }
+        self.has_read(user);
+    }
+
+    /// The user's rows are not being read any more.
+    fn has_read(&mut self, user: UserKey) {
+        self.reading.remove(&user);
+        if self.reading.is_empty() {
+            for topic in std::mem::take(&mut self.unheld) {
+                if !self.holders.contains_key(&topic) {
+                    self.topics.remove(&topic);
+                }
+            }
         }
     }
 
@@ -124,9 +136,10 @@ impl Tallies {
         holders.remove(&user);
         if holders.is_empty() {
             self.holders.remove(&topic);
-            // What nobody online has a row of is read again when somebody has.
+            // What nobody online has a row of is read again when somebody has. One who is being read may bring a row with a
+            // total that is older than this.
             if !self.everyone.contains(&topic) {
-                self.topics.remove(&topic);
+                self.unheld.insert(topic);
             }
         }
     }
@@ -157,14 +170,7 @@ impl Tallies {
                 }
             }
         }
-        self.reading.remove(&sight.user);
-        if self.reading.is_empty() {
-            for topic in std::mem::take(&mut self.unheld) {
-                if !self.holders.contains_key(&topic) {
-                    self.topics.remove(&topic);
-                }
-            }
-        }
+        self.has_read(sight.user);
     }
 
     /// Lets go of rows that are not there any more: their topic was deleted, or all of a past follow was pruned.
