@@ -15,6 +15,7 @@ pub mod clock;
 pub mod interleave;
 pub mod lifecycle;
 pub mod metrics;
+pub mod tls;
 pub mod wire;
 
 pub mod hub;

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::uri::PathAndQuery;
@@ -18,20 +17,18 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls_native_certs::load_native_certs;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, Error as TlsError};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::Usage;
+use crate::tls;
 
 /// How long connecting and TLS may take each.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,7 +194,7 @@ impl Way {
     /// # Errors
     /// Where the file holds none.
     pub(super) fn new(address: Address, authority: Option<&Path>) -> anyhow::Result<Self> {
-        let trusted = if address.tls { Some(Arc::new(trusted(authority)?)) } else { None };
+        let trusted = if address.tls { Some(Arc::new(tls::client(authority)?)) } else { None };
         Ok(Self { address, trusted })
     }
 
@@ -248,23 +245,6 @@ impl Way {
         };
         Ok(Line { sender, address: self.address.clone(), opened, _driver: AbortOnDropHandle::new(driver) })
     }
-}
-
-fn trusted(authority: Option<&Path>) -> anyhow::Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    // A machine without any has them named; a certificate that can't be read is one that is not trusted.
-    roots.add_parsable_certificates(load_native_certs().certs);
-    if let Some(path) = authority {
-        let read = || anyhow::Ok(CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?);
-        let named = read().with_context(|| format!("cannot read certificates from {}", path.display()))?;
-        anyhow::ensure!(!named.is_empty(), "{} holds no certificate in PEM", path.display());
-        for certificate in named {
-            roots.add(certificate).with_context(|| format!("{} holds a broken certificate", path.display()))?;
-        }
-    }
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(versions.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn tls_error(authority: &str, error: io::Error) -> LineError {
