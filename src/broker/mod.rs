@@ -51,6 +51,7 @@ pub use identity::Credentials;
 pub use inbox::InboxQuery;
 pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};
+pub use template::{markdown, markdown_link};
 pub use token::{JwtConfig, KeyFile, TokenClaims, VerifyingKey, mint_token};
 
 pub use crate::hub::Filter;

@@ -8,6 +8,9 @@
 //!
 //! Rank 4: imports the broker, never the store.
 
+pub mod dingtalk;
+mod post;
+
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;

@@ -21,13 +21,24 @@ pub enum Bulk {
     Bulk,
 }
 
+/// How the text of a letter is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As it is: a medium that has markup of its own must escape it.
+    #[default]
+    Plain,
+    /// Markdown that a template made for this medium, its values escaped already.
+    Markdown,
+}
+
 /// What a medium says, in the reader's language.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Letter {
     /// The subject of a mail, the title of a message: one line without control characters.
     pub subject: String,
-    /// Plain text; Markdown where the medium is DingTalk.
     pub text: String,
+    /// What `text` is; the subject is plain always.
+    pub form: Form,
     /// The same as HTML, where a template has it.
     pub html: Option<String>,
     /// Where the notification leads, where it leads anywhere.

@@ -17,13 +17,14 @@ mod name;
 mod notification;
 mod position;
 mod profile;
+mod robots;
 mod template;
 mod time;
 
 pub use address::{DingTalkId, Email, InvalidAddress, TimeZone};
 pub use audience::{Audience, FollowRule, MAX_RECIPIENTS};
 pub use counts::{CategoryCounts, Counts, Tally};
-pub use delivery::{Bulk, DeliveryId, Letter, Parcel};
+pub use delivery::{Bulk, DeliveryId, Form, Letter, Parcel};
 pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TopicPattern, UserIdentity};
 pub use life::{CollapseKey, Death, Deliver, Expiry, Life};
 pub use locale::{InvalidLocale, Locale};
@@ -38,6 +39,7 @@ pub use profile::{
     About, Edit, MAX_PERSON_NAME_CHARS, MAX_PREFERRED_CATEGORIES, Medium, PreferenceEdit, Preferences, Profile,
     ProfileEdit, Wish, person_name_fault,
 };
+pub use robots::{Clash, RobotName, Robots};
 pub use template::{
     DingTalkText, EmailText, InAppText, MAX_PARAM_CHARS, MAX_PARAM_ITEMS, MAX_TEMPLATE_LOCALES,
     MAX_TEMPLATE_TEXT_BYTES, MAX_TEMPLATE_VARIABLES, Need, Param, Params, Template, TemplateUse, Texts, Variable,

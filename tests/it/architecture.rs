@@ -14,6 +14,7 @@ const RANKS: &[(&str, u8)] = &[
     ("wire", 1),
     ("clock", 1),
     ("metrics", 1),
+    ("tls", 1),        // below `deliver` and `cli`, who are clients alike
     ("interleave", 0), // below `lifecycle`, whose tasks it schedules in unit tests
     ("lifecycle", 1),
     ("store", 2),
@@ -40,16 +41,16 @@ const FENCES: &[(&str, &[&str])] = &[
     ("deadpool_sync", &["store"]),
     ("async_stream", &["broker"]),
     ("tokio_stream", &["broker", "http"]),
-    ("hyper", &["http", "cli"]),                // `cli` as a client of the running server
-    ("hyper_util", &["http", "cli", "server"]), // `server` for the adapter around its sockets
+    ("hyper", &["http", "deliver", "cli"]), // `deliver` as a client of other services, `cli` of the running server; `tidings sink`
+    ("hyper_util", &["http", "deliver", "cli", "server"]), // `server` for the adapter around its sockets
     ("http_body", &["http"]),
-    ("http_body_util", &["http", "cli"]),
+    ("http_body_util", &["http", "deliver", "cli"]),
     ("tower", &["http"]),
     ("tower_http", &["http"]),
     ("matchit", &["http"]),
     ("tokio_tungstenite", &["http", "cli"]), // `cli` as a client: `doctor --via`
-    ("tokio_rustls", &["cli"]),              // the same, through a proxy with TLS
-    ("rustls_native_certs", &["cli"]),
+    ("tokio_rustls", &["tls", "deliver", "cli"]), // both as clients, with the one configuration of `tls`
+    ("rustls_native_certs", &["tls"]),
     ("governor", &["http"]),
     ("minijinja", &["broker"]),
     ("lettre", &["deliver"]),

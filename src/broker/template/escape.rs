@@ -35,7 +35,7 @@ pub(super) fn html(text: &str) -> String {
 }
 
 /// In Markdown: on one line, without anything that begins a link, an emphasis, a heading, a quotation or markup.
-pub(super) fn markdown(text: &str) -> String {
+pub fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut begins = true;
     for c in line(text).chars() {
@@ -66,7 +66,7 @@ const ENDS_A_LINK: &AsciiSet = &CONTROLS
     .add(b'|');
 
 /// An address in Markdown: it stays one, and ends where it ends.
-pub(super) fn markdown_link(text: &str) -> String {
+pub fn markdown_link(text: &str) -> String {
     utf8_percent_encode(text, ENDS_A_LINK).to_string()
 }
 

@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+pub use self::escape::{markdown, markdown_link};
+
 use self::compiled::Compiled;
 use super::keys::sha256;
 use super::publish::Idempotency;
