@@ -18,7 +18,8 @@ use serde::Serialize;
 use super::settings::Place;
 use super::{Output, Usage, logs, say};
 use crate::config::{DEFAULTS, Fault, Loaded, Setting, as_file};
-use crate::server::state;
+use crate::server::{robots, state};
+use crate::tls;
 
 /// What the path in a setting begins with where it is a credential of the service instead of a file.
 const CREDENTIAL: &str = "credential:";
@@ -153,7 +154,7 @@ fn well(file: Option<&Path>, drop_ins: usize) -> String {
 fn looked_at(loaded: &Loaded) -> Vec<Fault> {
     let log = logs::read(&loaded.provisional().log_filter).err().map(|usage| Fault::from(usage.to_string()));
     let one = [data(loaded), token_secret(loaded), log].into_iter().flatten();
-    one.chain(sockets(loaded)).chain(token_keys(loaded)).collect()
+    one.chain(sockets(loaded)).chain(token_keys(loaded)).chain(robots_of(loaded)).collect()
 }
 
 /// The state directory is made at the first start; a parent that is not there is more likely a slip of the pen.
@@ -203,6 +204,22 @@ fn token_keys(loaded: &Loaded) -> impl Iterator<Item = Fault> {
         let refused = state::verifying_keys(slice::from_ref(file)).err()?;
         Some(loaded.fault(KEY, &format!("{KEY}: {refused}")))
     })
+}
+
+/// The robots' files, and the authority that is trusted for them.
+fn robots_of(loaded: &Loaded) -> impl Iterator<Item = Fault> {
+    const AUTHORITY: &str = "dingtalk.ca_file";
+    let settings = &loaded.provisional().dingtalk;
+    let robots = settings.robots.iter().filter_map(|files| {
+        let key = format!("dingtalk.robots.{}.url_file", files.name);
+        let named = std::iter::once(&files.url_file).chain(&files.secret_file);
+        let seen = named.filter(|path| !can_be_seen(&key, path)).count() == 0;
+        let refused = if seen { robots::robot(files).err()? } else { return None };
+        Some(loaded.fault(&key, &refused.to_string()))
+    });
+    let refused = settings.ca_file.as_deref().and_then(|file| tls::client(Some(file)).err());
+    let authority = refused.map(|refused| loaded.fault(AUTHORITY, &format!("{AUTHORITY}: {refused}")));
+    robots.chain(authority)
 }
 
 /// Whether the file that a setting names is here to be looked at; where it is not, that is said.

@@ -246,16 +246,21 @@ mod tests {
 
     #[test]
     fn the_page_of_the_settings_has_every_key_with_its_default() {
+        fn look(section: &str, settings: &toml::Table, page: &str) {
+            for (key, value) in settings {
+                match value.as_table() {
+                    Some(inner) if section.is_empty() => look(key, inner, page),
+                    Some(inner) => look(&format!("{section}.{key}"), inner, page),
+                    None => assert!(page.contains(&format!("\\fB{key} = ")), "no {key} in\n{page}"),
+                }
+            }
+            let has_settings = settings.values().any(|value| !value.is_table());
+            let is_there = section.is_empty() || !has_settings || page.contains(&format!(".SH [{section}]"));
+            assert!(is_there, "no [{section}] in\n{page}");
+        }
         let page = page("tidings.toml.5");
         let settings: toml::Table = DEFAULTS.parse().expect("the settings are TOML");
-        let tables = settings.values().filter_map(toml::Value::as_table);
-        let keys = tables.flat_map(toml::Table::keys).chain(settings.keys().filter(|key| settings[*key].is_str()));
-        for key in keys {
-            assert!(page.contains(&format!("\\fB{key} = ")), "no {key} in\n{page}");
-        }
-        for section in settings.iter().filter(|(_, value)| value.is_table()).map(|(name, _)| name) {
-            assert!(page.contains(&format!(".SH [{section}]")), "no [{section}] in\n{page}");
-        }
+        look("", &settings, &page);
     }
 
     #[test]

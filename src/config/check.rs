@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::overlay::Overlay;
 use super::value::{Value, duration, duration_text};
-use super::{Config, LogFormat};
+use super::{Config, LogFormat, robots};
 use crate::broker::KeyFile;
 use crate::model::Category;
 use crate::{broker, http};
@@ -23,6 +23,7 @@ use crate::{broker, http};
 /// Reads every setting and checks it, alone and against the others. Faults are left in the overlay, and the default stands
 /// in for what can't be used.
 pub(super) fn check(o: &mut Overlay) -> Config {
+    let (dingtalk, robots) = robots::check(o);
     let config = Config {
         data: o.read("data", "the path of a directory", |v| path(v).flatten()),
         listen: o.read("http.listen", "IP:PORT, such as \"127.0.0.1:8383\" or \"[::1]:0\", or \"none\"", listen),
@@ -41,6 +42,8 @@ pub(super) fn check(o: &mut Overlay) -> Config {
         log_filter: o.read("log.level", "a level or a filter such as \"info,tidings::store=debug\"", log_filter),
         log_format: o.read("log.format", "\"auto\", \"terminal\", \"journal\" or \"json\"", log_format),
         http: http_config(o),
+        dingtalk,
+        robots,
         broker: broker_config(o),
     };
     if config.drain_deadline > config.hard_deadline {
@@ -209,14 +212,14 @@ fn by_category<T>(value: &Value, read: impl Fn(&str) -> Option<T>) -> Option<Has
 const DAY: u64 = 86_400;
 
 /// Reads a duration; `bounds` are seconds.
-fn span(o: &mut Overlay, key: &str, bounds: RangeInclusive<u64>) -> Duration {
+pub(super) fn span(o: &mut Overlay, key: &str, bounds: RangeInclusive<u64>) -> Duration {
     let text = |seconds: &u64| duration_text(Duration::from_secs(*seconds));
     let expected =
         format!("a duration from {} to {}, such as \"90s\" or \"2h\"", text(bounds.start()), text(bounds.end()));
     o.read(key, &expected, |v| v.duration().filter(|span| bounds.contains(&span.as_secs())))
 }
 
-fn count(o: &mut Overlay, key: &str, bounds: RangeInclusive<usize>) -> usize {
+pub(super) fn count(o: &mut Overlay, key: &str, bounds: RangeInclusive<usize>) -> usize {
     let expected = format!("a whole number from {} to {}", bounds.start(), bounds.end());
     o.read(key, &expected, |v| usize::try_from(v.number()?).ok().filter(|n| bounds.contains(n)))
 }
@@ -228,7 +231,7 @@ fn size(o: &mut Overlay, key: &str, bounds: RangeInclusive<usize>) -> usize {
 }
 
 /// A path; the inner `None` is the empty text.
-fn path(value: &Value) -> Option<Option<PathBuf>> {
+pub(super) fn path(value: &Value) -> Option<Option<PathBuf>> {
     value.text().map(|text| some_text(text).map(PathBuf::from))
 }
 

@@ -7,12 +7,13 @@
 //! Deliberately not here: secrets. They live in files of the state directory (`server::state`), never in settings or
 //! the environment.
 //!
-//! Rank 5: imports `broker` and `http`, whose own configurations it composes.
+//! Rank 5: imports `broker`, `deliver` and `http`, whose own configurations it composes.
 
 mod check;
 mod fault;
 mod files;
 mod overlay;
+mod robots;
 mod setting;
 mod value;
 
@@ -30,6 +31,8 @@ pub use setting::{Setting, as_file};
 pub use value::duration;
 
 use crate::broker::KeyFile;
+use crate::deliver::dingtalk;
+use crate::model::Robots;
 use crate::{broker, http};
 
 /// Where the settings file of an installed server stands.
@@ -62,6 +65,10 @@ pub struct Config {
     pub log_filter: String,
     pub log_format: LogFormat,
     pub http: http::Config,
+    /// The robots of DingTalk. Without secrets: the server reads them from the files that are named here.
+    pub dingtalk: dingtalk::Settings,
+    /// Which of them speaks of what.
+    pub robots: Robots,
     /// Without secrets: the server reads them from the state directory.
     pub broker: broker::Config,
 }
@@ -207,6 +214,7 @@ impl Config {
             ("http.header_timeout", self.http.header_timeout != newer.http.header_timeout),
             ("streams.max", self.broker.hub.max_subscribers != newer.broker.hub.max_subscribers),
             ("ops.listen", self.ops_listen != newer.ops_listen),
+            ("dingtalk", self.dingtalk != newer.dingtalk || self.robots != newer.robots),
             ("log.format", self.log_format != newer.log_format),
             ("server.drain_deadline", self.drain_deadline != newer.drain_deadline),
             ("server.hard_deadline", self.hard_deadline != newer.hard_deadline),

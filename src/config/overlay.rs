@@ -3,6 +3,9 @@
 //! Data passes once: text -> [`Value`]s by dotted key (`http.listen`) -> [`Overlay::read`], which checks the uppermost
 //! layer. Faults are collected, so that one run tells all of them.
 //!
+//! A section may stand for many: `[dingtalk.robots.NAME]` of the defaults says what each robot has, and a file gives each a name of
+//! its own ([`Family`]).
+//!
 //! **Invariant**: the known keys are exactly those of `default.toml`, so a key can't exist without its comment.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +28,15 @@ const ENV_PREFIX: &str = "TIDINGS_";
 /// How alike two keys must be (0 to 1, Jaro-Winkler) for one to be suggested for the other.
 const ALIKE: f64 = 0.84;
 
+/// What stands in the defaults where a settings file has a name.
+const PLACEHOLDER: &str = "NAME";
+/// Characters of such a name at most.
+const MAX_MEMBER_CHARS: usize = 32;
+/// Sections of one family at most.
+const MAX_MEMBERS: usize = 100;
+
 /// A setting as it was given, or not.
+#[derive(Clone)]
 struct Raw {
     default: Value,
     /// Where the default stands in the defaults, in bytes: settings are shown in that order.
@@ -33,9 +44,18 @@ struct Raw {
     given: Option<(Value, Origin)>,
 }
 
+/// Sections that settings files name: what each of them has, and which there are.
+struct Family {
+    settings: BTreeMap<String, Raw>,
+    /// Each with where it was named first.
+    members: BTreeMap<String, Origin>,
+}
+
 /// Settings by dotted key.
 pub(super) struct Overlay {
     settings: BTreeMap<String, Raw>,
+    /// By the dotted key before the name: `dingtalk.robots`.
+    families: BTreeMap<String, Family>,
     faults: Vec<Fault>,
 }
 
@@ -43,18 +63,23 @@ impl Overlay {
     /// The defaults, with nothing over them.
     pub(super) fn defaults() -> Self {
         let mut settings = BTreeMap::new();
+        let mut families = BTreeMap::new();
         let table = DeTable::parse(DEFAULTS).expect("the compiled-in defaults are TOML; a test reads them");
         for (key, value) in table.get_ref() {
             match value.get_ref().as_table() {
                 Some(section) => {
                     for (inner, value) in section {
-                        settings.insert(dotted(key.get_ref(), inner.get_ref()), Raw::default(inner, value));
+                        let key = dotted(key.get_ref(), inner.get_ref());
+                        match value.get_ref().as_table() {
+                            Some(named) => drop(families.insert(key, Family::of(inner, named))),
+                            None => drop(settings.insert(key, Raw::default(inner, value))),
+                        }
                     }
                 }
                 None => drop(settings.insert(key.get_ref().to_string(), Raw::default(key, value))),
             }
         }
-        Self { settings, faults: Vec::new() }
+        Self { settings, families, faults: Vec::new() }
     }
 
     /// Lays a settings file or a drop-in over what is there.
@@ -84,6 +109,9 @@ impl Overlay {
         let origin = file.origin(key.span().start);
         let key = if section.is_empty() { key.get_ref().to_string() } else { dotted(section, key.get_ref()) };
         let is_setting = self.settings.contains_key(&key);
+        if self.families.contains_key(&key) {
+            return self.lay_family(file, &key, &origin, value);
+        }
         match (value.get_ref().as_table(), plain(value.get_ref())) {
             (Some(inner), _) if self.is_section(&key) => {
                 inner.iter().for_each(|(name, value)| self.lay_entry(file, &key, name, value));
@@ -104,6 +132,74 @@ impl Overlay {
             }
             (Some(_), _) | (None, None) => self.refuse_unknown(&key, &origin),
         }
+    }
+
+    /// Lays sections that the file names, such as those of robots.
+    fn lay_family(&mut self, file: &Text<'_>, key: &str, origin: &Origin, value: &Spanned<DeValue<'_>>) {
+        let Some(members) = value.get_ref().as_table() else {
+            let told = format!("{key} is a section for each: write [{key}.{PLACEHOLDER}] with a name of its own");
+            self.faults.push(Fault::of(key, origin, &told));
+            return;
+        };
+        for (name, value) in members {
+            let (origin, section) = (file.origin(name.span().start), dotted(key, name.get_ref()));
+            let Some(inner) = value.get_ref().as_table() else {
+                let told = format!("{section} is no setting: write [{section}], and its settings below that");
+                self.faults.push(Fault::of(&section, &origin, &told));
+                continue;
+            };
+            if let Some(told) = self.member_fault(key, name.get_ref(), inner) {
+                self.faults.push(Fault::of(&section, &origin, &told));
+            } else if name.get_ref() != PLACEHOLDER {
+                self.add_member(key, name.get_ref(), origin);
+                inner.iter().for_each(|(name, value)| self.lay_entry(file, &section, name, value));
+            }
+        }
+    }
+
+    /// What is wrong with the name of a section, if anything. The placeholder may stand as the defaults have it, which is what
+    /// `tidings config default` writes.
+    fn member_fault(&self, key: &str, name: &str, inner: &DeTable<'_>) -> Option<String> {
+        let family = self.families.get(key)?;
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        if name == PLACEHOLDER {
+            let is_default = |(key, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+                let default = family.settings.get(key.get_ref().as_ref()).map(|raw| &raw.default);
+                default.is_some_and(|default| plain(value.get_ref()).as_ref() == Some(default))
+            };
+            let told = || format!("[{key}.{PLACEHOLDER}]: {PLACEHOLDER} stands for a name: give it one of its own");
+            return (!inner.iter().all(is_default)).then(told);
+        }
+        if !(1..=MAX_MEMBER_CHARS).contains(&name.len()) || !name.bytes().all(is_plain) {
+            return Some(format!("[{key}.…] must be named with 1 to {MAX_MEMBER_CHARS} of the characters a-z 0-9 _"));
+        }
+        let is_one_more = !family.members.contains_key(name) && family.members.len() == MAX_MEMBERS;
+        is_one_more.then(|| format!("there are more than {MAX_MEMBERS} sections [{key}.{PLACEHOLDER}]"))
+    }
+
+    /// Makes the settings of a named section known, with their defaults.
+    fn add_member(&mut self, key: &str, name: &str, origin: Origin) {
+        let Some(family) = self.families.get_mut(key) else { return };
+        if !family.members.contains_key(name) {
+            family.members.insert(name.to_owned(), origin);
+            let section = dotted(key, name);
+            let settings = family.settings.iter().map(|(key, raw)| (dotted(&section, key), raw.clone()));
+            self.settings.extend(settings);
+        }
+    }
+
+    /// The names of the sections of a family, in order.
+    pub(super) fn members(&self, key: &str) -> Vec<String> {
+        self.families.get(key).map(|family| family.members.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Notes a fault of one setting of a named section, at the setting where somebody gave it, else at the section.
+    pub(super) fn refuse_in(&mut self, family: &str, member: &str, setting: &str, message: &str) {
+        let key = dotted(&dotted(family, member), setting);
+        let given = self.settings.get(&key).and_then(|raw| raw.given.as_ref()).map(|(_, origin)| origin);
+        let named = || self.families.get(family).and_then(|family| family.members.get(member));
+        let origin = given.or_else(named).unwrap_or(&Origin::Default).clone();
+        self.faults.push(Fault::of(&key, &origin, &format!("{key} {message}")));
     }
 
     /// Lays the environment over what is there: `TIDINGS_HTTP_LISTEN` for `http.listen`.
@@ -160,7 +256,8 @@ impl Overlay {
     /// Every setting with its value and where that came from, in the order of the documented defaults.
     pub(super) fn effective(&self) -> Vec<Setting> {
         let mut raw: Vec<_> = self.settings.iter().collect();
-        raw.sort_by_key(|(_, raw)| raw.place);
+        // Those of a named section have their family's place, and so stand together.
+        raw.sort_by_key(|(key, raw)| (raw.place, *key));
         raw.into_iter().map(|(key, raw)| raw.effective(key)).collect()
     }
 
@@ -189,6 +286,19 @@ impl Overlay {
     fn refuse_unknown(&mut self, key: &str, origin: &Origin) {
         let hint = suggestion(key, self.settings.keys().map(String::as_str), str::to_owned);
         self.faults.push(Fault::of(key, origin, &format!("{key} is no setting{hint}")));
+    }
+}
+
+impl Family {
+    /// Reads what the defaults have under the placeholder.
+    fn of(key: &Spanned<DeString<'_>>, named: &DeTable<'_>) -> Self {
+        let section = named.get(PLACEHOLDER).and_then(|section| section.get_ref().as_table());
+        let section = section.expect("a family of the compiled-in defaults has its placeholder; a test reads them");
+        let place = key.span().start;
+        let raw = |(key, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+            (key.get_ref().to_string(), Raw { place, ..Raw::default(key, value) })
+        };
+        Self { settings: section.iter().map(raw).collect(), members: BTreeMap::new() }
     }
 }
 
@@ -323,6 +433,58 @@ mod tests {
         ] {
             assert_eq!(faults_in(text), [told]);
         }
+    }
+
+    #[test]
+    fn a_section_for_each_is_named_by_the_file() {
+        let mut overlay = Overlay::defaults();
+        assert_eq!(overlay.members("dingtalk.robots"), [""; 0]);
+        let text = "[dingtalk.robots.oncall]\nurl_file = '/a'\n[dingtalk.robots.b2]\nper_minute = 3\n";
+        overlay.lay_file(&layer("t.toml", text));
+        overlay.lay_env(env("TIDINGS_DINGTALK_ROBOTS_ONCALL_PER_MINUTE", "7"));
+        assert_eq!(overlay.members("dingtalk.robots"), ["b2", "oncall"]);
+        let number = |overlay: &mut Overlay, key: &str| overlay.read(key, "", Value::number);
+        assert_eq!(number(&mut overlay, "dingtalk.robots.oncall.per_minute"), 7);
+        assert_eq!(number(&mut overlay, "dingtalk.robots.b2.per_minute"), 3);
+        let shown: Vec<_> = overlay.effective().into_iter().filter(|s| s.differs).map(|s| s.key).collect();
+        let expected =
+            ["dingtalk.robots.b2.per_minute", "dingtalk.robots.oncall.per_minute", "dingtalk.robots.oncall.url_file"];
+        assert_eq!(shown, expected);
+        assert_eq!(overlay.into_faults(), []);
+    }
+
+    #[test]
+    fn a_section_for_each_has_faults_like_any_other() {
+        for (text, told) in [
+            (
+                "[dingtalk]\nrobots = 3",
+                "t.toml:2: dingtalk.robots is a section for each: write [dingtalk.robots.NAME] with a name of its own",
+            ),
+            (
+                "[dingtalk.robots]\na = 3",
+                "t.toml:2: dingtalk.robots.a is no setting: write [dingtalk.robots.a], and its settings below that",
+            ),
+            (
+                "[dingtalk.robots.a]\nurl = 'x'",
+                "t.toml:2: dingtalk.robots.a.url is no setting; did you mean dingtalk.robots.a.url_file?",
+            ),
+            (
+                "[dingtalk.robots.On-Call]",
+                "t.toml:1: [dingtalk.robots.…] must be named with 1 to 32 of the characters a-z 0-9 _",
+            ),
+            (
+                "[dingtalk.robots.NAME]\nurl_file = 'x'",
+                "t.toml:1: [dingtalk.robots.NAME]: NAME stands for a name: give it one of its own",
+            ),
+            ("[dingtalk.robots.a.b]", "t.toml:1: [dingtalk.robots.a.b] is no section; did you mean [dingtalk]?"),
+        ] {
+            assert_eq!(faults_in(text), [told]);
+        }
+        let many: Vec<_> = (0..101).map(|n| format!("[dingtalk.robots.r{n}]\n")).collect();
+        assert_eq!(faults_in(&many.concat()), ["t.toml:100: there are more than 100 sections [dingtalk.robots.NAME]"]);
+        assert_eq!(faults_in(DEFAULTS), [""; 0], "the defaults are a settings file");
+        let told = faults(|o| o.lay_env(env("TIDINGS_DINGTALK_ROBOTS_ONCALL_PER_MINUTE", "7")));
+        assert!(told[0].starts_with("environment variable TIDINGS_DINGTALK_ROBOTS_ONCALL_PER_MINUTE is no setting"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn as_file<'a>(settings: impl IntoIterator<Item = &'a Setting>) -> String {
     let mut lines = Vec::new();
     let mut section = "";
     for Setting { key, value, origin, .. } in settings {
-        let (of, name) = key.split_once('.').unwrap_or(("", key));
+        let (of, name) = key.rsplit_once('.').unwrap_or(("", key));
         if of != section {
             section = of;
             let gap = if lines.is_empty() { "" } else { "\n" };

@@ -9,11 +9,12 @@
 //!
 //! Deliberately not here: signals, logging and what a terminal shows (`cli`), and HTTP itself (`http`).
 //!
-//! Rank 5: imports `http` and `broker`.
+//! Rank 5: imports `http`, `deliver` and `broker`.
 
 mod accept;
 mod control;
 pub mod listen;
+pub mod robots;
 pub mod state;
 pub mod stopped;
 mod systemd;

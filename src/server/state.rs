@@ -308,6 +308,18 @@ fn read_private_secret(path: &Path) -> Result<Vec<u8>, StateError> {
     Ok(secret)
 }
 
+/// Reads a file that settings name and that is not ours to judge but for who may read it: any bytes, up to a limit.
+///
+/// # Errors
+/// [`StateError`], [`StateError::Exposed`] where everybody can read it.
+pub(super) fn private_file(named: &Path) -> Result<Vec<u8>, StateError> {
+    let path = handed_over(named)?;
+    if look(&path)?.mode() & 0o004 != 0 {
+        return Err(StateError::Exposed(path));
+    }
+    read_bounded(&path)
+}
+
 /// Looks at a file that settings name. What everybody may write says nothing, and what is no file may never end.
 fn look(path: &Path) -> Result<fs::Metadata, StateError> {
     let file = fs::metadata(path).doing("look at", path)?;
