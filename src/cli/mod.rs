@@ -32,6 +32,7 @@ mod serve;
 mod settings;
 mod show;
 mod signals;
+mod sink;
 mod table;
 mod template;
 mod token;
@@ -61,6 +62,7 @@ Examples:
   tidings doctor --counts --data ./state             whether every count is right
   tidings doctor --via https://app.example/tidings --data ./state
                                                      whether the proxy in front is
+  tidings sink                                       a DingTalk on this machine, to try robots
 
 A command with --data asks the server that runs there; where none does, it opens the log itself.
 
@@ -124,6 +126,8 @@ enum Command {
     Restore(copies::RestoreArgs),
     /// Look whether the log is whole, running or stopped, and mend what can be.
     Check(check::CheckArgs),
+    /// Stand where DingTalk and a mail server would, and show what is sent.
+    Sink(sink::SinkArgs),
     /// Print what a shell needs to complete commands and flags.
     Completions(manual::CompletionsArgs),
     /// Write the manual pages into a directory.
@@ -192,6 +196,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(args) => block_on(ops::status(args)),
         Command::Reload(args) => block_on(ops::reload(args)),
         Command::Revoke(args) => block_on(ops::revoke(args)),
+        Command::Sink(args) => block_on(sink::run(args)),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     }

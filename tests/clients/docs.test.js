@@ -95,6 +95,7 @@ const PREPARED = {
     ID=$(tidings key create --data ./state --name library --scope publish 2>>log | cut -d_ -f2)`,
   'templates.md': `ln -s ${new URL('examples', ROOT).pathname} examples
     ${SERVER}`,
+  'dingtalk.md': 'mkdir etc',
   'configuration.md': `mkdir etc && printf '[http]\\nlisten = "127.0.0.1:%s"\\n' $PORT > etc/tidings.toml
     serve tidings serve --data ./state --config etc/tidings.toml`,
 };
@@ -125,6 +126,12 @@ function runnable(command) {
   const text = filled(command);
   const serves = /^((?:\w+=\S+ )*)tidings (serve|demo)\b(.*)$/.exec(text);
   if (serves) return `${serves[1]}serve tidings ${serves[2]} --listen 127.0.0.1:$PORT${serves[3]}`;
+  // It listens until Ctrl-C, which it gets when it has begun.
+  if (/^tidings sink\b/.test(text)) {
+    return `${text} --listen 127.0.0.1:0 >sunk & sink=$!
+      until grep -q access_token sunk; do kill -0 $sink; sleep 0.05; done
+      kill -INT $sink; wait $sink`;
+  }
   // What never ends is looked at until it has begun.
   if (/^curl -N /.test(text)) return `${text} | grep -m 1 'event: hello' || fail "it shows no stream"`;
   return text;

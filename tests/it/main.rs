@@ -17,6 +17,7 @@ mod batch;
 mod command_line;
 mod config;
 mod credentials;
+mod dingtalk;
 mod echo;
 mod endings;
 mod limits;

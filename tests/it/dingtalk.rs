@@ -1,0 +1,534 @@
+//! DingTalk: the adapter against `tidings sink`, which answers as DingTalk does, and against servers that do what none should.
+//!
+//! Waiting for a minute to pass is done by moving the clock of the test's runtime; `tidings sink` has one of its own, and
+//! judges what comes within a minute.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tidings::clock::Clock;
+use tidings::deliver::dingtalk::{Address, DingTalk, MAX_BYTES, PER_MINUTE, Robot, Secret, WINDOW};
+use tidings::deliver::{Adapter as _, Outcome};
+use tidings::model::{
+    Bulk, Category, DeliveryId, Letter, Medium, NotificationId, Parcel, RobotName, Timestamp, UserId,
+};
+use tidings::tls;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::support::cli::{arg, run};
+use crate::support::server::tidings;
+use crate::support::{DEADLINE, Dice, wait_for};
+
+const LANE: &str = "ops";
+const REST: Duration = Duration::from_secs(600);
+
+/// `tidings sink`, killed when dropped.
+struct Sink {
+    child: Child,
+    url: String,
+    messages: Receiver<Value>,
+}
+
+impl Sink {
+    fn start(args: &[&str]) -> Self {
+        let mut command = tidings();
+        command.args(["sink", "--json", "--listen", "127.0.0.1:0"]).args(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary is built");
+        let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
+        let (sender, messages) = channel();
+        std::thread::spawn(move || {
+            while let Some(Ok(line)) = lines.next() {
+                let message: Value = serde_json::from_str(&line).expect("every line is JSON");
+                if sender.send(message).is_err() {
+                    return;
+                }
+            }
+        });
+        let ready: Value = messages.recv_timeout(DEADLINE).expect("it listens");
+        let url = ready["dingtalk"].as_str().expect("an address").to_owned();
+        Self { child, url, messages }
+    }
+
+    fn next(&self) -> Value {
+        self.messages.recv_timeout(DEADLINE).expect("a message comes")
+    }
+
+    fn adapter(&self, secret: Option<&str>, rest: Duration) -> DingTalk {
+        adapter(&self.url, secret, PER_MINUTE, rest)
+    }
+
+    /// Ctrl-C; its exit code, what it still printed and what it said besides.
+    fn stop(mut self) -> (i32, Vec<Value>, String) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
+        let status = wait_for("the end of the sink", || self.child.try_wait().expect("it is ours"));
+        let mut told = String::new();
+        let mut stderr = self.child.stderr.take().expect("standard error is piped");
+        stderr.read_to_string(&mut told).expect("UTF-8");
+        (status.code().expect("it was not killed"), self.messages.iter().collect(), told)
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn adapter(url: &str, secret: Option<&str>, per_minute: usize, rest: Duration) -> DingTalk {
+    let robot = Robot {
+        name: RobotName::new(LANE).expect("a name"),
+        address: Address::parse(url).expect("an address"),
+        secret: secret.and_then(Secret::new),
+        per_minute,
+    };
+    DingTalk::new(vec![robot], rest, Arc::new(tls::client(None).expect("no file is named")), Clock::system())
+}
+
+/// A parcel of the `notification`-th notification to a person.
+fn parcel(delivery: u64, notification: u64, person: &str, subject: &str) -> Parcel {
+    let id = NotificationId::parse(&format!("00000000-0000-7000-8000-{notification:012x}")).expect("an id");
+    Parcel {
+        delivery: DeliveryId(delivery),
+        medium: Medium::DingTalk,
+        address: person.to_owned(),
+        lane: LANE.to_owned(),
+        message_id: format!("{delivery}@tidings.test"),
+        attempt: 1,
+        notification: id,
+        user: UserId::new(person).expect("a user id"),
+        category: Category::default(),
+        locale: None,
+        published_at: Timestamp::from_millis(0),
+        bulk: Bulk::Personal,
+        letter: Letter { subject: subject.to_owned(), text: "It is *due*.".to_owned(), ..Letter::default() },
+    }
+}
+
+fn is_sent(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Sent { .. })
+}
+
+/// Moves the runtime's clock, not that of other processes.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn everybody_a_notification_is_for_is_named_in_one_signed_message() {
+    let sink = Sink::start(&["--secret", "SEC123"]);
+    let adapter = sink.adapter(Some("SEC123"), REST);
+    let parcels = vec![parcel(1, 1, "manager4220", "Disk full"), parcel(2, 1, "13800000000", "Disk full")];
+    let outcomes = adapter.send(LANE, parcels).await;
+    assert_eq!(outcomes, vec![Outcome::Sent { answer: "errcode 0: ok".to_owned() }; 2]);
+    let message = sink.next();
+    assert_eq!(message["text"], "### Disk full\n\nIt is \\*due\\*.\n\n@manager4220 @13800000000");
+    assert_eq!(message["people"], serde_json::json!(["manager4220", "13800000000"]));
+    assert_eq!((message["answer"].as_str(), message["faults"].clone()), (Some("errcode 0: ok"), serde_json::json!([])));
+    assert_eq!(sink.stop().0, 0);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_later_and_the_robot_rests_meanwhile() {
+    let sink = Sink::start(&["--secret", "SEC123"]);
+    let adapter = sink.adapter(Some("another"), REST);
+    for _ in 0..2 {
+        let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s")]).await;
+        assert!(matches!(&outcomes[..], [Outcome::Later { after: Some(_), .. }]), "{outcomes:?}");
+    }
+    assert!(adapter.pause(LANE) > Duration::from_secs(30));
+    let message = sink.next();
+    assert_eq!(message["answer"], "errcode 310000: sign not match");
+    assert!(message["faults"][0].as_str().is_some_and(|told| told.contains("not that of the secret")), "{message}");
+    let (code, more, told) = sink.stop();
+    assert_eq!((code, more.len()), (1, 0), "the second did not reach it");
+    assert!(told.contains("1 of 1 message was not right"), "{told}");
+}
+
+#[tokio::test]
+async fn too_fast_is_a_rest_and_no_message_is_lost() {
+    let sink = Sink::start(&["--fail", "130101", "--times", "1"]);
+    let adapter = sink.adapter(None, REST);
+    let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
+    for outcome in &outcomes {
+        let Outcome::Later { reason, after } = outcome else { panic!("{outcomes:?}") };
+        assert_eq!(
+            (reason.as_str(), *after),
+            ("errcode 130101: send too fast, exceed 20 times per minute", Some(REST))
+        );
+    }
+    assert!(adapter.pause(LANE) > REST - DEADLINE);
+    pass(REST).await;
+    assert_eq!(adapter.pause(LANE), Duration::ZERO);
+    let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
+    assert!(outcomes.iter().all(is_sent), "{outcomes:?}");
+    let answers: Vec<String> = (0..3).map(|_| sink.next()["answer"].to_string()).collect();
+    assert_eq!(answers.iter().filter(|answer| answer.contains("errcode 0")).count(), 2, "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_hundred_at_once_are_twenty_messages_which_dingtalk_takes() {
+    let sink = Sink::start(&[]);
+    let adapter = sink.adapter(None, REST);
+    let parcels: Vec<Parcel> = (0..100).map(|n| parcel(n, n, &format!("p{n}"), &format!("Subject {n}"))).collect();
+    let outcomes = adapter.send(LANE, parcels).await;
+    assert!(outcomes.len() == 100 && outcomes.iter().all(is_sent), "{outcomes:?}");
+    let late = adapter.send(LANE, vec![parcel(100, 100, "a", "s")]).await;
+    assert!(matches!(&late[..], [Outcome::Later { after: Some(after), .. }] if *after <= WINDOW), "{late:?}");
+    let (code, messages, _) = sink.stop();
+    assert_eq!((code, messages.len()), (0, 20));
+    assert!(messages.iter().all(|message| message["answer"] == "errcode 0: ok"), "{messages:?}");
+    let digest = &messages[19];
+    assert_eq!(
+        (digest["title"].as_str(), digest["people"].as_array().map(Vec::len)),
+        (Some("81 notifications"), Some(81))
+    );
+    for n in 0..100 {
+        let at = usize::try_from(n.min(19)).expect("small");
+        let line = messages[at]["text"].as_str().expect("a text");
+        assert!(line.contains(&format!("Subject {n}")) && line.contains(&format!("@p{n}")), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn each_way_of_failing_that_the_sink_has_is_told_and_nothing_counts_as_sent() {
+    for (fail, told) in [
+        ("500", "HTTP 500"),
+        ("404", "HTTP 404"),
+        ("rubbish", "no errcode"),
+        ("redirect", "HTTP 302"),
+        ("close", "connection"),
+        ("300001", "errcode 300001"),
+        ("-1", "errcode -1"),
+        ("777", "errcode 777"),
+    ] {
+        let sink = Sink::start(&["--fail", fail]);
+        let outcomes = sink.adapter(None, REST).send(LANE, vec![parcel(1, 1, "a", "s")]).await;
+        let Outcome::Later { reason, .. } = &outcomes[0] else { panic!("{fail}: {outcomes:?}") };
+        assert!(reason.contains(told) && !reason.contains("sink"), "{fail}: {reason}");
+        drop(sink.next());
+    }
+    let sink = Sink::start(&["--fail", "430102"]);
+    let outcomes = sink.adapter(None, REST).send(LANE, vec![parcel(1, 1, "a", "s")]).await;
+    assert!(matches!(&outcomes[..], [Outcome::Never { .. }]), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_parcel_of_a_robot_that_is_not_in_the_settings_waits() {
+    let adapter = adapter("http://127.0.0.1:9/robot/send?access_token=x", None, PER_MINUTE, REST);
+    let outcomes = adapter.send("gone", vec![parcel(1, 1, "a", "s")]).await;
+    let Outcome::Later { reason, after: None } = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert!(reason.contains("[dingtalk.robots.gone]"), "{reason}");
+    assert_eq!(adapter.pause("gone"), Duration::ZERO);
+}
+
+#[test]
+fn the_sink_listens_on_this_machine_alone_and_says_so() {
+    for args in [["--listen", "0.0.0.0:0"], ["--smtp", "192.0.2.1:25"], ["--listen", "[::]:0"]] {
+        let said = run(&[&["sink"], &args[..]].concat(), "");
+        assert_eq!((said.code, said.out.as_str()), (64, ""), "{said:?}");
+        assert!(said.err.contains("is not of this machine alone"), "{said:?}");
+    }
+    assert_eq!(run(&["sink", "--fail", "sometimes"], "").code, 64);
+}
+
+#[test]
+fn the_sink_takes_mail_as_a_mail_server_does() {
+    let mut sink = tidings();
+    sink.args(["sink", "--json", "--listen", "127.0.0.1:0", "--smtp", "127.0.0.1:0"]);
+    let mut child = sink.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary is built");
+    let mut out = BufReader::new(child.stdout.take().expect("standard output is piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("it listens");
+    let ready: Value = serde_json::from_str(&line).expect("JSON");
+    let address = ready["smtp"].as_str().expect("an address").trim_start_matches("smtp://").to_owned();
+    let said = smtp(&address);
+    assert!(said.ends_with("250 taken\r\n221 bye\r\n"), "{said}");
+    line.clear();
+    out.read_line(&mut line).expect("it prints");
+    child.kill().and_then(|()| child.wait()).expect("it is ours");
+    let mail: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!((mail["medium"].as_str(), mail["title"].as_str()), (Some("email"), Some("Due")));
+    assert_eq!((mail["from"].as_str(), mail["text"].as_str()), (Some("a@b.example"), Some(".dot\r\n")));
+    assert_eq!(mail["faults"], serde_json::json!(["there is no header date", "there is no header message-id"]));
+}
+
+/// Hands a mail over, without waiting for each answer; all that was answered.
+fn smtp(address: &str) -> String {
+    use std::io::Write as _;
+    let mut socket = std::net::TcpStream::connect(address).expect("it listens");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket has timeouts");
+    let talk = "EHLO me\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n\
+                From: a@b.example\r\nTo: c@d.example\r\nSubject: Due\r\n\r\n..dot\r\n.\r\nQUIT\r\n";
+    socket.write_all(talk.as_bytes()).expect("it reads");
+    let mut said = String::new();
+    socket.read_to_string(&mut said).expect("it closes after QUIT");
+    said
+}
+
+/// A server that answers in its own way.
+struct Scripted {
+    address: SocketAddr,
+    /// When each request came, and its body.
+    came: Arc<Mutex<Vec<(Instant, String)>>>,
+}
+
+/// What is answered to a body; `None` is nothing, ever.
+type Script = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+impl Scripted {
+    async fn start(script: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self::start_with(None, Arc::new(script)).await
+    }
+
+    async fn start_with(acceptor: Option<TlsAcceptor>, script: Arc<Script>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let came = Arc::new(Mutex::new(Vec::new()));
+        let kept = came.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (script, kept, acceptor) = (script.clone(), kept.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    match acceptor {
+                        None => exchange(socket, &script, &kept).await,
+                        // A client that does not trust us goes.
+                        Some(acceptor) => {
+                            if let Ok(socket) = acceptor.accept(socket).await {
+                                exchange(socket, &script, &kept).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, came }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/robot/send?access_token=s3cret", self.address)
+    }
+
+    fn bodies(&self) -> Vec<String> {
+        self.came.lock().expect("nobody panics with it").iter().map(|(_, body)| body.clone()).collect()
+    }
+}
+
+async fn exchange(
+    mut socket: impl AsyncRead + AsyncWrite + Unpin,
+    script: &Arc<Script>,
+    came: &Mutex<Vec<(Instant, String)>>,
+) {
+    let mut read = Vec::new();
+    let body = loop {
+        let text = String::from_utf8_lossy(&read).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length =
+                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            if body.len() >= length.expect("every request has its length") {
+                break body.to_owned();
+            }
+        }
+        if socket.read_buf(&mut read).await.unwrap_or(0) == 0 {
+            return;
+        }
+    };
+    came.lock().expect("nobody panics with it").push((Instant::now(), body.clone()));
+    match script(&body) {
+        Some(answer) => drop(socket.write_all(answer.as_bytes()).await),
+        // Until the client goes.
+        None => drop(socket.read_buf(&mut read).await),
+    }
+}
+
+fn http(status: &str, more: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{more}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn ok() -> String {
+    http("200 OK", "", r#"{"errcode":0,"errmsg":"ok"}"#)
+}
+
+#[tokio::test]
+async fn what_no_server_should_answer_is_later_within_the_patience() {
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    elsewhere.set_nonblocking(true).expect("a socket can be");
+    let place = format!("location: http://{}/\r\n", elsewhere.local_addr().expect("it is bound"));
+    let long = format!("{{\"errcode\":0,\"errmsg\":\"{}\"}}", "x".repeat(64 * 1024));
+    for (answer, told) in [
+        (None, "no answer within 1 s"),
+        (Some(String::new()), "the connection failed"),
+        (Some("SSH-2.0-OpenSSH_9.2\r\n".to_owned()), "the connection failed"),
+        (Some("HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"errcode\":0".to_owned()), "the connection failed"),
+        (Some(http("200 OK", "", &long)), "more than 65536 bytes"),
+        (Some(http("200 OK", "", "<html>")), "no errcode"),
+        (Some(http("200 OK", "", r#"{"errcode":"0"}"#)), "no errcode"),
+        (Some(http("307 Temporary Redirect", &place, "")), "HTTP 307"),
+        (Some(http("503 Service Unavailable", "retry-after: 7\r\n", "")), "HTTP 503"),
+    ] {
+        let script = answer.clone();
+        let server = Scripted::start(move |_| script.clone()).await;
+        let adapter = adapter(&server.url(), None, PER_MINUTE, REST).with_patience(Duration::from_secs(1));
+        let asked = Instant::now();
+        let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
+        assert!(asked.elapsed() < DEADLINE, "{answer:?}");
+        for outcome in outcomes {
+            let Outcome::Later { reason, after } = outcome else { panic!("{answer:?}: {outcome:?}") };
+            assert!(reason.contains(told) && !reason.contains("s3cret"), "{answer:?}: {reason}");
+            assert_eq!(after == Some(Duration::from_secs(7)), told == "HTTP 503", "{after:?}");
+        }
+        assert_eq!(server.bodies().len(), 1, "the second is not tried where the first failed");
+    }
+    let accepted = elsewhere.accept().expect_err("nobody followed the redirect");
+    assert_eq!(accepted.kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[tokio::test]
+async fn what_poisons_a_digest_is_found_and_the_others_are_sent() {
+    let server = Scripted::start(|body| {
+        let refused = http("200 OK", "", r#"{"errcode":430102,"errmsg":"contains inappropriate text"}"#);
+        Some(if body.contains("poison") { refused } else { ok() })
+    })
+    .await;
+    let adapter = adapter(&server.url(), None, 4, REST);
+    let mut left: BTreeMap<u64, Parcel> =
+        (0..8).map(|n| (n, parcel(n, n, "a", if n == 5 { "poison" } else { "good" }))).collect();
+    let mut never = Vec::new();
+    for _ in 0..5 {
+        let parcels: Vec<Parcel> = left.values().cloned().collect();
+        let outcomes = adapter.send(LANE, parcels.clone()).await;
+        for (parcel, outcome) in parcels.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Sent { .. } => drop(left.remove(&parcel.delivery.0)),
+                Outcome::Never { .. } => {
+                    never.push(parcel.delivery.0);
+                    left.remove(&parcel.delivery.0);
+                }
+                Outcome::Later { .. } => {}
+            }
+        }
+        pass(WINDOW).await;
+    }
+    assert_eq!((left.len(), never), (0, vec![5]));
+}
+
+/// Seeds of the walk below; `TIDINGS_DINGTALK_SEED` names another.
+const SEEDS: [u64; 2] = [7, 4_220];
+
+/// Bursts and silences for an hour of the runtime's clock, with failures in between; what is later comes again.
+#[tokio::test]
+async fn for_an_hour_of_bursts_nobody_is_told_twice_no_minute_has_too_many_and_no_message_is_too_long() {
+    let named = std::env::var("TIDINGS_DINGTALK_SEED").ok().map(|seed| vec![seed.parse().expect("a number")]);
+    for seed in named.unwrap_or(SEEDS.to_vec()) {
+        println!("seed {seed}");
+        walk(seed).await;
+    }
+}
+
+async fn walk(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let fails = Arc::new(Mutex::new(Dice::new(seed + 1)));
+    let server = Scripted::start(move |_| {
+        let busy = fails.lock().expect("nobody panics with it").below(20) == 0;
+        Some(if busy { http("200 OK", "", r#"{"errcode":-1,"errmsg":"busy"}"#) } else { ok() })
+    })
+    .await;
+    let adapter = adapter(&server.url(), None, PER_MINUTE, REST);
+    let mut waiting: Vec<Parcel> = Vec::new();
+    let mut sent = BTreeSet::new();
+    let (mut delivery, mut notification) = (0, 0);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3_600) || !waiting.is_empty() {
+        if begun.elapsed() < Duration::from_secs(3_600) {
+            for _ in 0..dice.below(12) {
+                notification += 1;
+                for person in 0..=dice.below(3) {
+                    delivery += 1;
+                    let subject = "长 subject ".repeat(usize::try_from(dice.below(40)).expect("small"));
+                    waiting.push(parcel(delivery, notification, &format!("p{delivery}x{person}"), &subject));
+                }
+            }
+        }
+        let outcomes = adapter.send(LANE, waiting.clone()).await;
+        assert_eq!(outcomes.len(), waiting.len());
+        let mut later = Vec::new();
+        for (parcel, outcome) in std::mem::take(&mut waiting).into_iter().zip(outcomes) {
+            match outcome {
+                Outcome::Sent { .. } => assert!(sent.insert(parcel.delivery), "{parcel:?} was sent before"),
+                Outcome::Later { .. } => later.push(parcel),
+                Outcome::Never { reason } => panic!("{reason}"),
+            }
+        }
+        waiting = later;
+        pass(Duration::from_millis(dice.below(15_000)) + adapter.pause(LANE) / 2).await;
+    }
+    let came = server.came.lock().expect("nobody panics with it");
+    for (first, (from, body)) in came.iter().enumerate() {
+        let within =
+            came[first..].iter().take_while(|(at, _)| at.duration_since(*from) <= Duration::from_secs(60)).count();
+        assert!(within <= PER_MINUTE, "{within} in a minute");
+        assert!(body.len() <= MAX_BYTES, "{} bytes", body.len());
+    }
+    // A refused message is said again; what was taken is said once.
+    let expected: u64 = delivery;
+    assert_eq!(u64::try_from(sent.len()).expect("small"), expected);
+    println!("{expected} parcels of {notification} notifications in {} messages", came.len());
+}
+
+#[tokio::test]
+async fn over_tls_a_certificate_is_trusted_where_its_authority_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (key, certificate) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
+    let request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+    let names = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", arg(&key), "-out"];
+    let said = Command::new("openssl")
+        .args(request)
+        .args(leaf)
+        .args(names)
+        .arg(&certificate)
+        .output()
+        .expect("openssl is there");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let chain = CertificateDer::pem_file_iter(&certificate).expect("a file").collect::<Result<_, _>>().expect("PEM");
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has them")
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&key).expect("a key"))
+        .expect("they belong together");
+    let server = Scripted::start_with(Some(TlsAcceptor::from(Arc::new(config))), Arc::new(|_: &str| Some(ok()))).await;
+    let url = server.url().replace("http://", "https://");
+    let send = async |authority| {
+        let robot = Robot {
+            name: RobotName::new(LANE).expect("a name"),
+            address: Address::parse(&url).expect("an address"),
+            secret: None,
+            per_minute: PER_MINUTE,
+        };
+        let trusted = Arc::new(tls::client(authority).expect("a certificate"));
+        DingTalk::new(vec![robot], REST, trusted, Clock::system()).send(LANE, vec![parcel(1, 1, "a", "s")]).await
+    };
+    let outcomes = send(Some(certificate.as_path())).await;
+    assert!(outcomes.iter().all(is_sent), "{outcomes:?}");
+    let outcomes = send(None).await;
+    let Outcome::Later { reason, .. } = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert!(reason.contains("shows a certificate that is not trusted"), "{reason}");
+    assert_eq!(server.bodies().len(), 1, "what is not trusted is told nothing");
+}
