@@ -9,6 +9,7 @@
 mod admission;
 mod ending;
 mod error;
+mod explain;
 mod fanout;
 mod feed;
 mod identity;

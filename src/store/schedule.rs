@@ -70,10 +70,7 @@ pub(super) fn add(
     due: Timestamp,
     expires_at: Option<Timestamp>,
 ) -> Result<(), OpError> {
-    let waiting: u64 = tx.sql(SELECT_WAITING)?.query_row([], |row| row.get(0))?;
-    if waiting >= MAX_SCHEDULED {
-        return Err(Refusal::TooManyScheduled.into());
-    }
+    check_room(tx)?;
     let (topic, users) = match &publish.draft.to {
         Audience::Users(names) => (None, Some(join(names))),
         Audience::Topic(name) => (Some(name.clone()), None),
@@ -104,6 +101,12 @@ pub(super) fn add(
     ])?;
     wordings::keep(tx, publish.id, &content.wordings)?;
     count(tx, 1)
+}
+
+/// Whether one more may wait.
+pub(super) fn check_room(tx: &Tx<'_>) -> Result<(), OpError> {
+    let waiting: u64 = tx.sql(SELECT_WAITING)?.query_row([], |row| row.get(0))?;
+    if waiting >= MAX_SCHEDULED { Err(Refusal::TooManyScheduled.into()) } else { Ok(()) }
 }
 
 /// A name can't hold a line break, so lines keep them apart.

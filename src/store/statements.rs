@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::writer::Operation;
 use super::{
     AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, erase, export, follows, idempotency, inbox, keys,
-    log, marks, notifications, profiles, publish, reader, recount, replay, retention, revocations, schedule, sight,
-    states, status, templates, tickets, topics, users, wordings,
+    log, marks, notifications, profiles, publish, reader, recount, rehearsal, replay, retention, revocations, schedule,
+    sight, states, status, templates, tickets, topics, users, wordings,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -41,6 +41,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("publish.rs", publish::STATEMENTS),
     ("reader.rs", reader::STATEMENTS),
     ("recount.rs", recount::STATEMENTS),
+    ("rehearsal.rs", rehearsal::STATEMENTS),
     ("replay.rs", replay::STATEMENTS),
     ("retention.rs", retention::STATEMENTS),
     ("revocations.rs", revocations::STATEMENTS),

@@ -129,6 +129,17 @@ pub(super) fn everyone(tx: &mut Tx<'_>, category: &Category, now: Timestamp) -> 
     }
 }
 
+/// Whether a category is known, or could be added.
+pub(super) fn check_room(tx: &Tx<'_>, category: &Category) -> Result<(), OpError> {
+    let found: Option<i64> = tx.sql(SELECT_CATEGORY)?.query_row([category], |row| row.get(0)).optional()?;
+    if found.is_some() { Ok(()) } else { check_number(tx) }
+}
+
+fn check_number(tx: &Tx<'_>) -> Result<(), OpError> {
+    let count: usize = tx.sql(COUNT_CATEGORIES)?.query_row([], |row| row.get(0))?;
+    if count >= MAX_CATEGORIES { Err(Refusal::TooManyCategories.into()) } else { Ok(()) }
+}
+
 /// The category's number; a new one is added.
 pub(super) fn category_key(tx: &mut Tx<'_>, category: &Category) -> Result<i64, OpError> {
     if let Some(key) = tx.categories().get(category) {
@@ -138,10 +149,7 @@ pub(super) fn category_key(tx: &mut Tx<'_>, category: &Category) -> Result<i64, 
     let key = match found {
         Some(key) => key,
         None => {
-            let count: usize = tx.sql(COUNT_CATEGORIES)?.query_row([], |row| row.get(0))?;
-            if count >= MAX_CATEGORIES {
-                return Err(Refusal::TooManyCategories.into());
-            }
+            check_number(tx)?;
             tx.sql(INSERT_CATEGORY)?.execute([category])?;
             tx.connection().last_insert_rowid()
         }

@@ -10,6 +10,7 @@ pub mod batch;
 pub mod check;
 pub mod cursor;
 pub mod event;
+pub mod explain;
 pub mod frame;
 pub mod inbox;
 pub mod json;

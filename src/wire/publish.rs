@@ -29,6 +29,15 @@ pub struct PublishBody {
     /// What fills title and body, where it was not the publisher.
     pub template: Option<TemplateUse>,
     pub idempotency_key: Option<String>,
+    pub intent: Intent,
+}
+
+/// Whether a publish is meant, or only asks what would become of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Intent {
+    #[default]
+    Publish,
+    DryRun,
 }
 
 /// Where the body stands: only a line of a batch has a field for the key, since a request has a header.
@@ -74,13 +83,17 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
     if idempotency_key.as_deref().is_some_and(|key| !is_idempotency_key(key)) {
         fields.refuse("idempotency_key", IDEMPOTENCY_KEY_RULE);
     }
+    let intent = match place {
+        Place::Request => intent(&mut fields),
+        Place::BatchLine => Intent::Publish,
+    };
     let content = if template.is_some() { by_template(content, &mut fields) } else { content };
     let content = content.check().unwrap_or_else(|errors| {
         fields.absorb(errors);
         Content::default()
     });
     let draft = to.map(|to| Draft { to, content, category_named: category.is_some(), life });
-    fields.close(draft.map(|draft| PublishBody { draft, template, idempotency_key }))
+    fields.close(draft.map(|draft| PublishBody { draft, template, idempotency_key, intent }))
 }
 
 /// What a publish by a template says itself. The title stands in for the one that the template will give.
@@ -285,6 +298,12 @@ impl Serialize for AudienceBody<'_> {
     }
 }
 
+/// A line of a batch has no such field: what is tried is tried by itself.
+fn intent(fields: &mut Fields<'_>) -> Intent {
+    let tried: Option<bool> = fields.read("dry_run", "true or false");
+    if tried == Some(true) { Intent::DryRun } else { Intent::Publish }
+}
+
 /// Takes a category, where it is there.
 pub fn category(fields: &mut Fields<'_>, name: &str) -> Option<Category> {
     let text = fields.string(name)?;
@@ -409,6 +428,19 @@ mod tests {
         for field in ["escalate", "via", "titel", "idempotency_key"] {
             assert_eq!(faults(&format!(r#"{{"to":"user:a","title":"x","{field}":"y"}}"#)), [format!("/{field}")]);
         }
+    }
+
+    #[test]
+    fn a_publish_can_be_tried_and_a_line_of_a_batch_not() {
+        let intent = |field: &str, place| {
+            let body = format!(r#"{{"to":"user:a","title":"x"{field}}}"#);
+            parse(body.as_bytes(), place).map(|body| body.intent).ok()
+        };
+        assert_eq!(intent("", Place::Request), Some(Intent::Publish));
+        assert_eq!(intent(r#","dry_run":false"#, Place::Request), Some(Intent::Publish));
+        assert_eq!(intent(r#","dry_run":true"#, Place::Request), Some(Intent::DryRun));
+        assert_eq!(intent(r#","dry_run":"yes""#, Place::Request), None);
+        assert_eq!(intent(r#","dry_run":true"#, Place::BatchLine), None);
     }
 
     #[test]

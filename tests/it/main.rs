@@ -20,6 +20,7 @@ mod credentials;
 mod dingtalk;
 mod echo;
 mod endings;
+mod explain;
 mod limits;
 mod live;
 mod lives;

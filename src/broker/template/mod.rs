@@ -186,7 +186,7 @@ impl Broker {
     }
 
     /// The draft with what its template says, in every language.
-    async fn worded(&self, mut draft: Draft, used: &TemplateUse) -> Result<Draft, BrokerError> {
+    pub(in crate::broker) async fn worded(&self, mut draft: Draft, used: &TemplateUse) -> Result<Draft, BrokerError> {
         let found = match self.find_template(&used.name, used.version.map_or(Which::Published, Which::Version)).await {
             Err(BrokerError::NotFound(_)) => {
                 let detail = match used.version {

@@ -8,9 +8,10 @@ use crate::http::call::{Call, is_json, media_type};
 use crate::http::lines::is_ndjson;
 use crate::http::query::Query;
 use crate::http::{answer, problem};
+use crate::wire::explain::RehearsalBody;
 use crate::wire::plain::{self, PLAIN_FIELDS};
 use crate::wire::problem::Problem;
-use crate::wire::publish::{IDEMPOTENCY_KEY_RULE, Place, Published, PublishedBody, is_idempotency_key, parse};
+use crate::wire::publish::{IDEMPOTENCY_KEY_RULE, Intent, Place, Published, PublishedBody, is_idempotency_key, parse};
 
 /// The routes as idempotency keys know them: one key may stand for a request to each.
 pub const ROUTE_JSON: &str = "notifications";
@@ -52,6 +53,10 @@ pub async fn one(mut call: Call) -> Result<Response<Body>, Problem> {
         meanwhile: Meanwhile::Refuse,
     });
     call.app.meters().publish(call.identity()?)?;
+    if parsed.intent == Intent::DryRun {
+        let rehearsal = call.broker().rehearse(call.identity()?, parsed).await?;
+        return Ok(answer::json(StatusCode::OK, &RehearsalBody::from(&rehearsal)));
+    }
     let published = call.broker().publish_body(call.identity()?, parsed, idempotency).await?;
     Ok(created(&published))
 }
