@@ -25,6 +25,7 @@ pub mod broker;
 
 pub mod deliver;
 pub mod http;
+pub mod intake;
 
 pub mod config;
 pub mod server;

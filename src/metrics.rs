@@ -75,6 +75,11 @@ pub struct Metrics {
     pub lags: Counter,
     /// Panics caught in a connection or a job.
     pub panics: Counter,
+    /// Messages of the queue that are settled, by `outcome`: published, duplicate, `dead_lettered`, rejected. Without samples
+    /// where no queue is consumed.
+    pub intake: Family<Label, Counter>,
+    /// 1 where the queue is consumed, by `source`. Without a sample where none is.
+    pub intake_connected: Family<Label, Gauge>,
     /// Entries that are over, by `death`; one for each notification, however many had it.
     pub deaths: Family<Label, Counter>,
     /// Scheduled notifications that could not be delivered.
@@ -130,6 +135,8 @@ impl Metrics {
             lags: Counter::default(),
             panics: Counter::default(),
             drift: Counter::default(),
+            intake: Family::default(),
+            intake_connected: Family::default(),
             deaths: Family::default(),
             undelivered: Counter::default(),
             pruned: Counter::default(),
@@ -179,6 +186,8 @@ impl Metrics {
 
     fn register_log(&self, registry: &mut Registry) {
         registry.register("publishes", "Notifications committed", self.publishes.clone());
+        registry.register("intake", "Messages of the queue that are settled, by outcome", self.intake.clone());
+        registry.register("intake_connected", "1 where the queue is consumed", self.intake_connected.clone());
         registry.register_with_unit("commit", "One group commit", Unit::Seconds, self.commit.clone());
         registry.register("commit_batch", "Operations in one group commit", self.batch.clone());
         registry.register_with_unit("database", "The database file", Unit::Bytes, self.database.clone());

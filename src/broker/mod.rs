@@ -14,6 +14,7 @@ mod fanout;
 mod feed;
 mod identity;
 mod inbox;
+mod intake;
 #[cfg(test)]
 mod interleavings;
 mod janitor;
@@ -50,6 +51,7 @@ pub use error::{AuthError, BrokerError};
 pub use feed::{Feed, FeedItem, FeedRequest};
 pub use identity::Credentials;
 pub use inbox::InboxQuery;
+pub use intake::IntakeState;
 pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};
 pub use template::{markdown, markdown_link};
@@ -166,6 +168,8 @@ struct Inner {
     asked: Mutex<Option<Instant>>,
     running: publish::Running,
     templates: template::Ready,
+    /// How the way in by a queue is; `None` where there is none.
+    intake: Mutex<Option<IntakeState>>,
 }
 
 impl Inner {
@@ -214,6 +218,7 @@ impl Broker {
             asked: Mutex::default(),
             running: publish::Running::default(),
             templates: template::Ready::default(),
+            intake: Mutex::default(),
         };
         let this = Self { inner: Arc::new(inner) };
         // What fell due while nothing ran is done before the first stream begins.

@@ -153,7 +153,7 @@ fn well(file: Option<&Path>, drop_ins: usize) -> String {
 /// What is wrong with the things that settings name, beyond what can be seen in the settings themselves.
 fn looked_at(loaded: &Loaded) -> Vec<Fault> {
     let log = logs::read(&loaded.provisional().log_filter).err().map(|usage| Fault::from(usage.to_string()));
-    let one = [data(loaded), token_secret(loaded), log].into_iter().flatten();
+    let one = [data(loaded), token_secret(loaded), password(loaded), log].into_iter().flatten();
     one.chain(sockets(loaded)).chain(token_keys(loaded)).chain(robots_of(loaded)).collect()
 }
 
@@ -194,6 +194,14 @@ fn token_secret(loaded: &Loaded) -> Option<Fault> {
     let config = loaded.provisional();
     let named = config.jwt_secret_file.as_deref().filter(|named| can_be_seen(KEY, named))?;
     let refused = state::token_secret(&config.data, Some(named)).err()?;
+    Some(loaded.fault(KEY, &format!("{KEY}: {refused}")))
+}
+
+fn password(loaded: &Loaded) -> Option<Fault> {
+    const KEY: &str = "amqp.password_file";
+    let intake = loaded.provisional().intake.as_ref()?;
+    let named = intake.password_file.as_deref().filter(|named| can_be_seen(KEY, named))?;
+    let refused = state::password(named).err()?;
     Some(loaded.fault(KEY, &format!("{KEY}: {refused}")))
 }
 

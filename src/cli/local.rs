@@ -125,6 +125,7 @@ impl Own {
         let data = state.path().to_owned();
         // The settings here may not be those that the server runs with: a command takes nothing that it was not asked to.
         config.broker.retention = Retention::none();
+        config.intake = None;
         let server = Server::build(server_config(config, Supervisor::Nobody), state, Process::default()).await?;
         let operator = state::operator_credential(&data)?;
         let (stop, stopped) = oneshot::channel::<()>();

@@ -230,6 +230,7 @@ pub(super) fn server_config(config: Config, supervisor: Supervisor) -> server::C
         deadlines: Deadlines { drain: config.drain_deadline, hard: config.hard_deadline },
         supervisor,
         http: config.http,
+        intake: config.intake,
         broker: config.broker,
     }
 }

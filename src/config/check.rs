@@ -18,7 +18,7 @@ use super::value::{Value, duration, duration_text};
 use super::{Config, LogFormat, robots};
 use crate::broker::KeyFile;
 use crate::model::Category;
-use crate::{broker, http};
+use crate::{broker, http, intake};
 
 /// Reads every setting and checks it, alone and against the others. Faults are left in the overlay, and the default stands
 /// in for what can't be used.
@@ -44,6 +44,7 @@ pub(super) fn check(o: &mut Overlay) -> Config {
         http: http_config(o),
         dingtalk,
         robots,
+        intake: intake_config(o),
         broker: broker_config(o),
     };
     if config.drain_deadline > config.hard_deadline {
@@ -206,6 +207,61 @@ fn by_category<T>(value: &Value, read: impl Fn(&str) -> Option<T>) -> Option<Has
         Some((Category::new(category.trim()).ok()?, read(value.trim())?))
     };
     value.list()?.into_iter().map(pair).collect()
+}
+
+/// `None` where no queue is named.
+fn intake_config(o: &mut Overlay) -> Option<intake::Config> {
+    let url = o.read("amqp.url", "a text", |v| v.text().map(some_text));
+    let queue = o.read("amqp.queue", NAME, name);
+    let password_file = o.read("amqp.password_file", "the path of a file, credential:NAME, or empty", path);
+    let declare = o.read("amqp.declare", "\"passive\" or \"durable\"", declare);
+    let dead_letter_exchange = o.read("amqp.dead_letter_exchange", NAME, name);
+    let prefetch = u16::try_from(count(o, "amqp.prefetch", 1..=10_000)).expect("its bounds fit");
+    let max_message = size(o, "amqp.max_message", 1 << 10..=16 << 20);
+    let url = url?;
+    if let Some(why) = intake::refusal() {
+        o.refuse(&["amqp.url"], &format!("amqp.url can't be used: {why}"));
+        return None;
+    }
+    let address = match intake::Address::parse(&url) {
+        Ok(address) => address,
+        Err(why) => {
+            o.refuse(&["amqp.url"], &format!("amqp.url {why}"));
+            return None;
+        }
+    };
+    let Some(queue) = queue else {
+        o.refuse(&["amqp.url"], "amqp.url needs amqp.queue: the name of the queue that is consumed");
+        return None;
+    };
+    let password = None;
+    Some(intake::Config {
+        address,
+        password_file,
+        password,
+        queue,
+        declare,
+        dead_letter_exchange,
+        prefetch,
+        max_message,
+    })
+}
+
+const NAME: &str = "a name of at most 255 bytes without control characters, or empty";
+
+/// The name of a queue or an exchange; the inner `None` is the empty text.
+fn name(value: &Value) -> Option<Option<String>> {
+    let text = value.text()?;
+    let fits = text.len() <= intake::MAX_NAME_BYTES && !text.contains(char::is_control);
+    fits.then(|| some_text(text))
+}
+
+fn declare(value: &Value) -> Option<intake::Declare> {
+    match value.text()? {
+        "passive" => Some(intake::Declare::Passive),
+        "durable" => Some(intake::Declare::Durable),
+        _ => None,
+    }
 }
 
 /// Seconds.

@@ -7,7 +7,7 @@
 //! Deliberately not here: secrets. They live in files of the state directory (`server::state`), never in settings or
 //! the environment.
 //!
-//! Rank 5: imports `broker`, `deliver` and `http`, whose own configurations it composes.
+//! Rank 5: imports `broker`, `deliver`, `http` and `intake`, whose own configurations it composes.
 
 mod check;
 mod fault;
@@ -33,7 +33,7 @@ pub use value::duration;
 use crate::broker::KeyFile;
 use crate::deliver::dingtalk;
 use crate::model::Robots;
-use crate::{broker, http};
+use crate::{broker, http, intake};
 
 /// Where the settings file of an installed server stands.
 pub const SYSTEM_FILE: &str = "/etc/tidings/tidings.toml";
@@ -69,6 +69,8 @@ pub struct Config {
     pub dingtalk: dingtalk::Settings,
     /// Which of them speaks of what.
     pub robots: Robots,
+    /// The queue that is consumed; `None` is none. Without its password: the server reads that.
+    pub intake: Option<intake::Config>,
     /// Without secrets: the server reads them from the state directory.
     pub broker: broker::Config,
 }
@@ -215,6 +217,7 @@ impl Config {
             ("streams.max", self.broker.hub.max_subscribers != newer.broker.hub.max_subscribers),
             ("ops.listen", self.ops_listen != newer.ops_listen),
             ("dingtalk", self.dingtalk != newer.dingtalk || self.robots != newer.robots),
+            ("amqp", self.intake != newer.intake),
             ("log.format", self.log_format != newer.log_format),
             ("server.drain_deadline", self.drain_deadline != newer.drain_deadline),
             ("server.hard_deadline", self.hard_deadline != newer.hard_deadline),
@@ -274,6 +277,12 @@ mod tests {
                 "alerts=many",
                 "--flag: retention.numbers must be a list of categories with a number",
             ),
+            ("amqp.url", "localhost", "--flag: amqp.url must be amqp://"),
+            ("amqp.url", "amqps://mq.example", "--flag: amqp.url speaks TLS, which is not built in"),
+            ("amqp.url", "amqp://a:secret@x", "--flag: amqp.url holds a password"),
+            ("amqp.url", "amqp://mq.example", "--flag: amqp.url needs amqp.queue"),
+            ("amqp.declare", "force", "--flag: amqp.declare must be \"passive\" or \"durable\""),
+            ("amqp.prefetch", "0", "--flag: amqp.prefetch must be a whole number from 1 to 10000"),
             ("log.format", "xml", "--flag: log.format must be \"auto\""),
             ("data", "", "--flag: data must be the path"),
         ] {

@@ -9,7 +9,7 @@
 //!
 //! Deliberately not here: signals, logging and what a terminal shows (`cli`), and HTTP itself (`http`).
 //!
-//! Rank 5: imports `http`, `deliver` and `broker`.
+//! Rank 5: imports `http`, `deliver`, `intake` and `broker`.
 
 mod accept;
 mod control;
@@ -36,6 +36,7 @@ use state::{StateDir, StateError};
 use crate::broker::{self, Broker, Failure, KeyFile, OpenError, OperatorSecret};
 use crate::clock::Clock;
 use crate::http::{self, App, Process};
+use crate::intake::{self, Password};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub deadlines: Deadlines,
     pub supervisor: Supervisor,
     pub http: http::Config,
+    /// The queue that is consumed; its password is filled in from the file that it names.
+    pub intake: Option<intake::Config>,
     /// Its secrets are filled in from the state directory.
     pub broker: broker::Config,
 }
@@ -117,6 +120,7 @@ impl Server {
     pub async fn build(mut config: Config, state: StateDir, process: Process) -> Result<Self, BuildError> {
         fit_subscribers(&mut config.broker.hub.max_subscribers, connections_at_most(config.max_connections));
         config.read_keys(state.path())?;
+        config.read_password()?;
         config.broker.operator_secret = Some(OperatorSecret(state.new_operator_credential()?));
         let (metrics, lifecycle) = (Arc::new(Metrics::default()), Lifecycle::default());
         let broker =
@@ -164,6 +168,9 @@ impl Server {
                 Role::Watcher => &watchers,
             };
             lifecycle.spawn_edge(gate.clone().accept_all(listener, probed));
+        }
+        if let Some(intake) = config.intake {
+            intake::start(broker.clone(), intake, &lifecycle);
         }
         let dog = watchdog::Watchdog { broker: broker.clone(), probes, supervisor: config.supervisor };
         lifecycle.spawn_core(dog.run(stopped.clone(), lifecycle.clone()));
@@ -292,6 +299,16 @@ impl Config {
         self.broker.jwt.keys = state::verifying_keys(&self.jwt_keys)?;
         Ok(())
     }
+
+    /// Fills in the password of the queue.
+    fn read_password(&mut self) -> Result<(), StateError> {
+        if let Some(intake) = &mut self.intake
+            && let Some(file) = &intake.password_file
+        {
+            intake.password = Some(Password(state::password(file)?));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -311,6 +328,7 @@ mod tests {
             deadlines,
             supervisor: Supervisor::Nobody,
             http: http::Config::default(),
+            intake: None,
             broker: broker::Config::default(),
         }
     }

@@ -23,6 +23,7 @@ pub mod poll;
 pub mod problem;
 pub mod profile;
 pub mod publish;
+pub mod queue;
 pub mod status;
 pub mod template;
 pub mod topic;

@@ -15,25 +15,26 @@ struct StatusBody<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<&'a str>,
+    /// How the queue is consumed, where one is; whether the server is ready does not hang on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intake: Option<String>,
 }
 
 /// The process answers; nothing more is said.
 pub fn alive() -> Response<Body> {
-    answer::json(StatusCode::OK, &StatusBody { status: "ok", why: None })
+    answer::json(StatusCode::OK, &StatusBody { status: "ok", why: None, intake: None })
 }
 
 /// Whether new requests should come here.
 pub fn ready(call: &Call) -> Response<Body> {
     let health = call.broker().health();
-    let (status, body) = match &health {
-        Health::Ready => (StatusCode::OK, StatusBody { status: "ready", why: None }),
-        Health::Draining => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            StatusBody { status: "draining", why: Some("the server is shutting down") },
-        ),
-        Health::Degraded(why) => (StatusCode::SERVICE_UNAVAILABLE, StatusBody { status: "degraded", why: Some(why) }),
+    let (code, status, why) = match &health {
+        Health::Ready => (StatusCode::OK, "ready", None),
+        Health::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", Some("the server is shutting down")),
+        Health::Degraded(why) => (StatusCode::SERVICE_UNAVAILABLE, "degraded", Some(why.as_str())),
     };
-    answer::json(status, &body)
+    let intake = call.broker().intake().map(|state| state.to_string());
+    answer::json(code, &StatusBody { status, why, intake })
 }
 
 /// OpenMetrics text.
