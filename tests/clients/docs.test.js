@@ -78,6 +78,7 @@ const ELSEWHERE = {
 /** Indented lines that are neither settings nor commands. */
 const NO_COMMANDS = {
   'templates.md': [/^"/],
+  'queue.md': [/^app\.send_task\(/, /^IPAddressAllow=/],
   'data-model.md': [/^unread = published/, /^open = ordinal/, /^- living entries/],
   'configuration.md': [/^\/etc\/tidings\/tidings\.toml(\.d\/\S+)?:\d+: /, /^TIDINGS_STREAMS_HEARTBEAT: /],
 };

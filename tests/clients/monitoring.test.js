@@ -26,8 +26,12 @@ const SETTINGS = ['[ops]', 'listen = "127.0.0.1:8384"'];
 const RATE_INTERVAL = '10s';
 const SCRAPES = 5;
 
-/** So that a limit is reached: ten marks at once, and one a second. */
-const LIMITED = { TIDINGS_LIMITS_MARKS_PER_USER: '1' };
+/** So that a limit is reached: ten marks at once, and one a second. And a queue, whose RabbitMQ is away. */
+const LIMITED = {
+  TIDINGS_LIMITS_MARKS_PER_USER: '1',
+  TIDINGS_AMQP_URL: 'amqp://127.0.0.1:1',
+  TIDINGS_AMQP_QUEUE: 'notifications',
+};
 
 const example = (path) => readFile(new URL(path, EXAMPLES), 'utf8');
 

@@ -30,6 +30,7 @@ mod mount;
 mod page;
 mod places;
 mod power;
+mod queue;
 mod restore;
 mod shim;
 mod soak;
