@@ -200,7 +200,10 @@ impl Session {
         loop {
             match self.publish(delivery).await {
                 Verdict::Later(why) => trouble.wait(&why).await?,
-                verdict => return Some(verdict),
+                verdict => {
+                    trouble.over();
+                    return Some(verdict);
+                }
             }
         }
     }
@@ -243,6 +246,7 @@ impl Session {
                 return Ok(None);
             }
         }
+        trouble.over();
         tell_poison(delivery, poison, "A message of the queue went to the dead letters");
         Ok(Some(()))
     }
@@ -306,10 +310,9 @@ impl Trouble<'_> {
             () = tokio::time::sleep(wait) => Some(()),
         }
     }
-}
 
-impl Drop for Trouble<'_> {
-    fn drop(&mut self) {
+    /// The message is decided. Where the session ends first, nobody is told anything.
+    fn over(self) {
         if self.attempt > 0 {
             self.session.end_waiting();
         }

@@ -259,6 +259,30 @@ fn a_secret_that_others_may_read_is_refused_with_what_to_type() {
 }
 
 #[test]
+fn the_password_of_the_queue_stands_in_a_file_of_its_own_and_is_never_shown() {
+    let inside = Settings::new("[amqp]\nurl = \"amqp://tidings:hunter2@mq.example\"\nqueue = \"q\"\n");
+    let told = inside.faults();
+    assert!(told.len() == 1 && told[0].contains("amqp.password_file") && !told[0].contains("hunter2"), "{told:?}");
+
+    let settings = Settings::new("");
+    let file = settings.write("password", "hunter2\n");
+    let path = file.display();
+    settings.write(
+        "tidings.toml",
+        &format!("[amqp]\nurl = \"amqp://tidings@mq.example\"\nqueue = \"q\"\npassword_file = \"{path}\"\n"),
+    );
+    let mode = |bits| fs::set_permissions(&file, Permissions::from_mode(bits)).expect("ours to change");
+    mode(0o644);
+    let told = settings.faults();
+    assert!(told.len() == 1 && told[0].contains(&format!("chmod 0600 {path}")), "{told:?}");
+    mode(0o600);
+    settings.run(&["config", "check"]).well();
+    settings.write("password", "\n");
+    let told = settings.faults();
+    assert!(told.len() == 1 && told[0].contains("holds no password"), "{told:?}");
+}
+
+#[test]
 fn a_port_in_use_is_told_with_its_address_and_a_way_out() {
     let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = held.local_addr().expect("it listens").to_string();

@@ -190,7 +190,8 @@ fn what_counts_only_after_a_restart_is_named() {
     assert_eq!(needs_restart(&server), json!([]));
     settings.write(
         "[http]\nmax_connections = 100\nheader_timeout = \"5s\"\nbase_path = \"/tidings\"\nsocket_mode = \"0660\"\n\
-         [streams]\nmax = 10\nheartbeat = \"5s\"\n[ops]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
+         [streams]\nmax = 10\nheartbeat = \"5s\"\n[ops]\nlisten = \"127.0.0.1:0\"\n\
+         [amqp]\nurl = \"amqp://127.0.0.1:1\"\nqueue = \"q\"\n[log]\nformat = \"json\"\n\
          [server]\ndrain_deadline = \"1s\"\nhard_deadline = \"9s\"\n",
     );
     let fixed = json!([
@@ -200,6 +201,7 @@ fn what_counts_only_after_a_restart_is_named() {
         "http.header_timeout",
         "streams.max",
         "ops.listen",
+        "amqp",
         "log.format",
         "server.drain_deadline",
         "server.hard_deadline"

@@ -369,6 +369,7 @@ fn full_disk(rabbit: &Rabbit) {
     });
     disk.clear();
     wait_long("every message", || (titles(&server, "frank").len() == 90).then_some(()));
+    wait_long("readiness", || (readiness()["status"] == "ready").then_some(()));
     wait_for_intake(&server, "consuming");
     assert_eq!(settled(&server, "dead_lettered") + settled(&server, "rejected"), 0);
 }
