@@ -61,8 +61,9 @@ fn wait_for_intake(server: &Server, state: &str) {
 /// A user's titles, each once; sorted.
 fn titles(server: &Server, user: &str) -> Vec<String> {
     let inbox = server.inbox(user);
-    let items = inbox["items"].as_array().expect("a list");
-    let mut titles: Vec<String> = items.iter().map(|item| item["title"].as_str().expect("a text").to_owned()).collect();
+    let entries = inbox["entries"].as_array().expect("a list");
+    let mut titles: Vec<String> =
+        entries.iter().map(|entry| entry["title"].as_str().expect("a text").to_owned()).collect();
     titles.sort_unstable();
     titles
 }
@@ -149,10 +150,12 @@ fn committed(server: &Server) -> u64 {
 #[test]
 fn what_comes_by_the_queue_is_taken_or_told_and_the_server_is_ready_all_the_while() {
     let mut rabbit = Rabbit::start();
-    // There is no queue yet, and no exchange: that is told, and waited for.
+    rabbit.tell(&["setup"]);
+    rabbit.tell(&["delete", "centre"]);
+    // There is no queue: that is told, and waited for.
     let mut server = consumer(&rabbit, "centre", "dead").start();
     wait_for_intake(&server, "reconnecting");
-    assert!(server.log().contains("no exchange 'dead'"), "{}", server.log());
+    wait_long("the reason in the log", || server.log().contains("no queue 'centre'").then_some(()));
     rabbit.tell(&["setup"]);
     wait_for_intake(&server, "consuming");
 
@@ -185,7 +188,7 @@ fn what_comes_by_the_queue_is_taken_or_told_and_the_server_is_ready_all_the_whil
 fn producers(rabbit: &Rabbit, server: &Server) {
     let template = json!({
         "texts": { "en": { "in_app": { "title": "Order {{ order }}", "body": "It is on its way." } } },
-        "variables": { "order": { "type": "text" } },
+        "variables": { "order": { "type": "string" } },
     });
     server.operate(Ask::put("/v1/templates/shipped").json(&template)).expect(201);
     server.operate(Ask::post("/v1/templates/shipped/publish").json(&json!({}))).expect(200);
@@ -201,7 +204,7 @@ fn producers(rabbit: &Rabbit, server: &Server) {
     assert_eq!(titles(server, "bob"), ["Due", "Order A-17", "a publish"]);
     assert_eq!(titles(server, "17"), ["Due"]);
     assert_eq!(titles(server, "celia"), ["task 0", "task 1", "task 2", "task 3"]);
-    let told = server.inbox("17")["items"][0]["body"].clone();
+    let told = server.inbox("17")["entries"][0]["body"].clone();
     assert_eq!(told, "on Friday");
 }
 
