@@ -35,6 +35,7 @@ mod template;
 mod tickets;
 mod token;
 mod topics;
+mod unsubscribe;
 mod upkeep;
 mod users;
 
@@ -56,6 +57,7 @@ pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};
 pub use template::{markdown, markdown_link};
 pub use token::{JwtConfig, KeyFile, TokenClaims, VerifyingKey, mint_token};
+pub use unsubscribe::{UnsubscribeKey, Unsubscription};
 
 pub use crate::hub::Filter;
 pub use crate::store::{
@@ -93,6 +95,8 @@ pub struct Config {
     pub schedule_horizon: Duration,
     pub retention: Retention,
     pub jwt: JwtConfig,
+    /// Makes and reads the links by which people unsubscribe; `None` where no mail was ever set up.
+    pub unsubscribe: Option<UnsubscribeKey>,
     /// The operator's credential; `None` lets nobody in as operator.
     pub operator_secret: Option<OperatorSecret>,
     pub hub: hub::Config,
@@ -114,6 +118,7 @@ impl Default for Config {
             schedule_horizon: Duration::from_hours(365 * 24),
             retention: Retention::default(),
             jwt: JwtConfig::default(),
+            unsubscribe: None,
             operator_secret: None,
             hub: hub::Config::default(),
             store: store::Config::default(),

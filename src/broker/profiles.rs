@@ -66,7 +66,11 @@ impl Broker {
         self.own_profile(who).await
     }
 
-    async fn edit_profile(&self, user: &UserId, edit: ProfileEdit) -> Result<(Profile, Acquaintance), BrokerError> {
+    pub(super) async fn edit_profile(
+        &self,
+        user: &UserId,
+        edit: ProfileEdit,
+    ) -> Result<(Profile, Acquaintance), BrokerError> {
         let operation = PutProfile {
             user: user.clone(),
             edit,

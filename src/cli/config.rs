@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::settings::Place;
 use super::{Output, Usage, logs, say};
 use crate::config::{DEFAULTS, Fault, Loaded, Setting, as_file};
+use crate::deliver::email::{self, Email};
 use crate::server::{robots, state};
 use crate::tls;
 
@@ -153,7 +154,7 @@ fn well(file: Option<&Path>, drop_ins: usize) -> String {
 /// What is wrong with the things that settings name, beyond what can be seen in the settings themselves.
 fn looked_at(loaded: &Loaded) -> Vec<Fault> {
     let log = logs::read(&loaded.provisional().log_filter).err().map(|usage| Fault::from(usage.to_string()));
-    let one = [data(loaded), token_secret(loaded), password(loaded), log].into_iter().flatten();
+    let one = [data(loaded), token_secret(loaded), password(loaded), mail(loaded), log].into_iter().flatten();
     one.chain(sockets(loaded)).chain(token_keys(loaded)).chain(robots_of(loaded)).collect()
 }
 
@@ -228,6 +229,19 @@ fn robots_of(loaded: &Loaded) -> impl Iterator<Item = Fault> {
     let refused = settings.ca_file.as_deref().and_then(|file| tls::client(Some(file)).err());
     let authority = refused.map(|refused| loaded.fault(AUTHORITY, &format!("{AUTHORITY}: {refused}")));
     robots.chain(authority)
+}
+
+/// The password of the relay, and the authorities that its certificate may be by.
+fn mail(loaded: &Loaded) -> Option<Fault> {
+    const PASSWORD: &str = "email.password_file";
+    const AUTHORITIES: &str = "email.ca_file";
+    let mail = loaded.provisional().deliver.email.as_ref()?;
+    let unread = mail.password_file.as_deref().filter(|named| can_be_seen(PASSWORD, named));
+    if let Some(refused) = unread.and_then(|named| state::password(named).err()) {
+        return Some(loaded.fault(PASSWORD, &format!("{PASSWORD}: {refused}")));
+    }
+    let refused = Email::new(email::Config::clone(mail)).err()?;
+    Some(loaded.fault(AUTHORITIES, &format!("{AUTHORITIES}: {refused}")))
 }
 
 /// Whether the file that a setting names is here to be looked at; where it is not, that is said.

@@ -20,6 +20,7 @@ mod import;
 mod key;
 mod local;
 mod logs;
+mod mail;
 mod manual;
 mod notification;
 mod ops;
@@ -107,6 +108,9 @@ enum Command {
     /// Keep the texts that services send by name.
     #[command(subcommand)]
     Template(template::Command),
+    /// Look whether mail can be sent as it is set up.
+    #[command(subcommand)]
+    Mail(mail::Command),
     /// Show the settings, and look for faults in them.
     #[command(subcommand)]
     Config(config::Command),
@@ -187,6 +191,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Schedule(command) => block_on(schedule::run(command)),
         Command::User(command) => block_on(user::run(command)),
         Command::Template(command) => block_on(template::run(command)),
+        Command::Mail(command) => block_on(mail::run(command)),
         Command::Config(command) => config::run(command),
         Command::Doctor(args) => block_on(upkeep::doctor(args)),
         Command::Compact(args) => block_on(upkeep::compact(args)),

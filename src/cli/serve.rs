@@ -232,6 +232,7 @@ pub(super) fn server_config(config: Config, supervisor: Supervisor) -> server::C
         http: config.http,
         intake: config.intake,
         broker: config.broker,
+        deliver: config.deliver,
     }
 }
 

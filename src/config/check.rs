@@ -17,8 +17,9 @@ use super::overlay::Overlay;
 use super::value::{Value, duration, duration_text};
 use super::{Config, LogFormat, robots};
 use crate::broker::KeyFile;
+use crate::deliver::email;
 use crate::model::Category;
-use crate::{broker, http, intake};
+use crate::{broker, deliver, http, intake};
 
 /// Reads every setting and checks it, alone and against the others. Faults are left in the overlay, and the default stands
 /// in for what can't be used.
@@ -46,6 +47,7 @@ pub(super) fn check(o: &mut Overlay) -> Config {
         robots,
         intake: intake_config(o),
         broker: broker_config(o),
+        deliver: deliver::Config { email: email_config(o).map(Box::new) },
     };
     if config.drain_deadline > config.hard_deadline {
         let told = "server.drain_deadline must not be longer than server.hard_deadline";
@@ -69,6 +71,71 @@ fn http_config(o: &mut Overlay) -> http::Config {
         trusted_header: trusted_header(o),
         ..http::Config::default()
     }
+}
+
+/// Mail, where `email.url` says that there is a relay.
+fn email_config(o: &mut Overlay) -> Option<email::Config> {
+    const FROM: &str = "a mail address, such as \"library@example.org\" or \"Library <library@example.org>\", or empty";
+    const RATE: &str = "a rate such as \"10/s\", \"100/m\" or \"1000/h\", or empty";
+    let url = o.read("email.url", "a text", |v| v.text().map(some_text));
+    let from = o.read("email.from", FROM, |v| or_empty(v, email::Sender::parse));
+    let password_file = o.read("email.password_file", "the path of a file, credential:NAME, or empty", path);
+    let ca_file = o.read("email.ca_file", "the path of a file, or empty", path);
+    let per_domain = o.read("email.per_domain", RATE, |v| or_empty(v, email::Rate::parse));
+    let timeout = span(o, "email.timeout", 1..=600);
+    let public_url = o.read(
+        "http.public_url",
+        "empty or the address that browsers use, such as \"https://app.example/tidings\"",
+        |v| or_empty(v, public_address),
+    );
+    // Told in the relay's own words, which never repeat what may hold a password.
+    let relay = match email::Relay::parse(&url?) {
+        Ok(relay) => relay,
+        Err(why) => {
+            o.refuse(&["email.url"], &format!("email.url {why}"));
+            return None;
+        }
+    };
+    let Some(from) = from else {
+        o.refuse(
+            &["email.url"],
+            "email.url needs email.from: who mail is from, such as \"Library <library@example.org>\"",
+        );
+        return None;
+    };
+    let password = relay.account.as_ref().map(|account| account.password.is_some());
+    match (password, &password_file) {
+        (None, Some(_)) => {
+            let told = "email.password_file needs a user in email.url, such as smtp://library@mail.example:587";
+            o.refuse(&["email.password_file"], told);
+        }
+        (Some(true), Some(_)) => {
+            let told = "email.password_file: email.url has a password already; keep one of them";
+            o.refuse(&["email.password_file"], told);
+        }
+        (Some(false), None) => {
+            let told = "email.url names a user, so email.password_file must name the file that has the password";
+            o.refuse(&["email.url"], told);
+        }
+        (None | Some(true), None) | (Some(false), Some(_)) => {}
+    }
+    Some(email::Config { relay, from, password_file, ca_file, per_domain, timeout, public_url, unsubscribe: None })
+}
+
+/// What a text must be where it is not empty; the inner `None` is the empty text.
+fn or_empty<T>(value: &Value, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    match value.text()? {
+        "" => Some(None),
+        text => read(text).map(Some),
+    }
+}
+
+/// The address of a server as browsers have it, with its base path and without a slash at the end.
+fn public_address(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (host, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    let path = base_path(path)?;
+    is_origin(&format!("{scheme}://{host}")).then(|| format!("{scheme}://{host}{path}"))
 }
 
 const PEERS: &str = "a list of addresses, networks such as \"10.0.0.0/8\", and \"unix\"";

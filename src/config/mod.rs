@@ -33,7 +33,7 @@ pub use value::duration;
 use crate::broker::KeyFile;
 use crate::deliver::dingtalk;
 use crate::model::Robots;
-use crate::{broker, http, intake};
+use crate::{broker, deliver, http, intake};
 
 /// Where the settings file of an installed server stands.
 pub const SYSTEM_FILE: &str = "/etc/tidings/tidings.toml";
@@ -73,6 +73,8 @@ pub struct Config {
     pub intake: Option<intake::Config>,
     /// Without secrets: the server reads them from the state directory.
     pub broker: broker::Config,
+    /// Without secrets that are in files of their own.
+    pub deliver: deliver::Config,
 }
 
 /// How log lines look.
@@ -206,6 +208,7 @@ impl Loaded {
 impl Config {
     /// Settings of `newer` that differ and count only after a restart.
     pub fn fixed(&self, newer: &Self) -> Vec<&'static str> {
+        let (mail, newer_mail) = (self.deliver.email.as_ref(), newer.deliver.email.as_ref());
         let pairs = [
             ("data", self.data != newer.data),
             ("http.listen", self.listen != newer.listen),
@@ -215,6 +218,13 @@ impl Config {
             ("http.max_connections", self.max_connections != newer.max_connections),
             ("http.header_timeout", self.http.header_timeout != newer.http.header_timeout),
             ("streams.max", self.broker.hub.max_subscribers != newer.broker.hub.max_subscribers),
+            ("http.public_url", mail.map(|m| &m.public_url) != newer_mail.map(|m| &m.public_url)),
+            ("email.url", mail.map(|m| &m.relay) != newer_mail.map(|m| &m.relay)),
+            ("email.from", mail.map(|m| &m.from) != newer_mail.map(|m| &m.from)),
+            ("email.password_file", mail.map(|m| &m.password_file) != newer_mail.map(|m| &m.password_file)),
+            ("email.ca_file", mail.map(|m| &m.ca_file) != newer_mail.map(|m| &m.ca_file)),
+            ("email.per_domain", mail.map(|m| &m.per_domain) != newer_mail.map(|m| &m.per_domain)),
+            ("email.timeout", mail.map(|m| &m.timeout) != newer_mail.map(|m| &m.timeout)),
             ("ops.listen", self.ops_listen != newer.ops_listen),
             ("dingtalk", self.dingtalk != newer.dingtalk || self.robots != newer.robots),
             ("amqp", self.intake != newer.intake),

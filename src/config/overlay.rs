@@ -315,7 +315,12 @@ impl Raw {
     fn effective(&self, key: &str) -> Setting {
         let value = self.given.as_ref().map_or_else(|| self.default.clone(), |(value, _)| value.like(&self.default));
         let differs = value != self.default;
-        Setting { key: key.to_owned(), value: value.into_toml(), origin: self.origin().clone(), differs }
+        Setting {
+            key: key.to_owned(),
+            value: value.without_password().into_toml(),
+            origin: self.origin().clone(),
+            differs,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::deliver::email::HIDDEN_PASSWORD;
 pub use crate::wire::measure::duration;
 use crate::wire::measure::measured;
 
@@ -74,6 +75,18 @@ impl Value {
         read.unwrap_or_else(|| self.clone())
     }
 
+    /// The same without the password of an address such as `smtp://user:password@host`: settings are shown to people, and
+    /// to whatever they paste them into.
+    pub(super) fn without_password(self) -> Self {
+        let Self::Text(text) = &self else { return self };
+        let Some((scheme, rest)) = text.split_once("://") else { return self };
+        let Some((account, place)) = rest.rsplit_once('@') else { return self };
+        match account.split_once(':') {
+            Some((user, _)) => Self::Text(format!("{scheme}://{user}:{HIDDEN_PASSWORD}@{place}")),
+            None => self,
+        }
+    }
+
     /// As a settings file has it.
     pub(super) fn into_toml(self) -> toml::Value {
         match self {
@@ -102,6 +115,18 @@ mod tests {
     fn durations_are_written_as_they_are_read() {
         for text in ["90s", "10m", "2h", "7d", "0s", "1d"] {
             assert_eq!(duration(text).map(duration_text).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn an_address_is_shown_without_its_password() {
+        let shown = |text: &str| match Value::Text(text.to_owned()).without_password() {
+            Value::Text(text) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shown("smtp://a@b.example:se@cr:et@mail.example:25"), "smtp://a@b.example:…@mail.example:25");
+        for other in ["smtp://alice@mail.example:25", "smtp://mail.example:25", "127.0.0.1:8383", "", "a:b@c"] {
+            assert_eq!(shown(other), other);
         }
     }
 

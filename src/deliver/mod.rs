@@ -9,8 +9,10 @@
 //! Rank 4: imports the broker, never the store.
 
 pub mod dingtalk;
+pub mod email;
 mod post;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -44,4 +46,26 @@ pub trait Adapter: Send + Sync + 'static {
     /// Carries parcels of one lane: one outcome for each, in their order. It comes back within a named time, whatever the
     /// other side does.
     fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>>;
+}
+
+/// How media are carried; `None` where one is not set up.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Boxed, since settings are handed on by value through much that sends no mail.
+    pub email: Option<Box<email::Config>>,
+}
+
+/// An adapter for each medium that is set up.
+///
+/// # Errors
+/// [`email::ConfigFault`], whose text says what to do.
+pub fn adapters(config: &Config) -> Result<Vec<Arc<dyn Adapter>>, email::ConfigFault> {
+    let email = config.email.clone().map(|email| email::Email::new(*email)).transpose()?;
+    Ok(email.into_iter().map(|email| Arc::new(email) as Arc<dyn Adapter>).collect())
+}
+
+/// What another side said, as it is kept: one line without control characters, of at most [`MAX_ANSWER_CHARS`].
+fn one_line(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(MAX_ANSWER_CHARS).collect::<String>().trim().to_owned()
 }

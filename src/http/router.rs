@@ -73,6 +73,8 @@ pub enum Route {
     PutProfile,
     OwnProfile,
     PutOwnProfile,
+    UnsubscribePage,
+    Unsubscribe,
     UserCounts,
     ExportUser,
     EraseUser,
@@ -145,6 +147,8 @@ pub const ROUTES: &[Entry] = &[
     entry(Verb::Post, "/v1/inbox/mark", Access::User, Route::Mark),
     entry(Verb::Get, "/v1/preferences", Access::User, Route::OwnProfile),
     entry(Verb::Put, "/v1/preferences", Access::User, Route::PutOwnProfile),
+    entry(Verb::Get, "/v1/unsubscribe/{token}", Access::Anyone, Route::UnsubscribePage),
+    entry(Verb::Post, "/v1/unsubscribe/{token}", Access::Anyone, Route::Unsubscribe),
     entry(Verb::Post, "/v1/users", Access::Manager, Route::PutProfiles),
     entry(Verb::Get, "/v1/users/{user}", Access::Manager, Route::Profile),
     entry(Verb::Put, "/v1/users/{user}", Access::Manager, Route::PutProfile),
@@ -329,8 +333,10 @@ mod tests {
                     | Route::Favicon
                     | Route::ProblemPage
             );
-            // Signing out needs no proof of having been signed in; it only clears the caller's own cookie.
-            assert!(open || entry.route == Route::SignOut, "{}", entry.path);
+            // Signing out needs no proof of having been signed in; it only clears the caller's own cookie. Who unsubscribes has
+            // their proof in the path.
+            let proven = matches!(entry.route, Route::SignOut | Route::UnsubscribePage | Route::Unsubscribe);
+            assert!(open || proven, "{}", entry.path);
         }
     }
 

@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 
 use super::api::{
     batch, demo, follows, health, inbox, keys, notifications, ops, profiles, publish, scheduled, session, streams,
-    templates, tickets, topics, upkeep, users,
+    templates, tickets, topics, unsubscribe, upkeep, users,
 };
 use super::body::Body;
 use super::call::Call;
@@ -157,6 +157,8 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::PutProfile => profiles::put(call).await,
         Route::OwnProfile => profiles::own(&call).await,
         Route::PutOwnProfile => profiles::put_own(call).await,
+        Route::UnsubscribePage => unsubscribe::page(&call),
+        Route::Unsubscribe => unsubscribe::act(call).await,
         Route::UserCounts => users::counts(&call).await,
         Route::ExportUser => users::export(&call).await,
         Route::EraseUser => users::erase(&call).await,

@@ -31,10 +31,11 @@ pub use control::Control;
 
 use accept::Gate;
 use listen::{Listener, Role};
-use state::{StateDir, StateError};
+use state::{Need, StateDir, StateError};
 
-use crate::broker::{self, Broker, Failure, KeyFile, OpenError, OperatorSecret};
+use crate::broker::{self, Broker, Failure, KeyFile, OpenError, OperatorSecret, UnsubscribeKey};
 use crate::clock::Clock;
+use crate::deliver;
 use crate::http::{self, App, Process};
 use crate::intake::{self, Password};
 use crate::lifecycle::Lifecycle;
@@ -62,6 +63,8 @@ pub struct Config {
     pub intake: Option<intake::Config>,
     /// Its secrets are filled in from the state directory.
     pub broker: broker::Config,
+    /// Its secrets are filled in too.
+    pub deliver: deliver::Config,
 }
 
 /// Who is told that the server is ready, lives and stops.
@@ -89,6 +92,8 @@ pub enum BuildError {
     State(#[from] StateError),
     #[error(transparent)]
     Open(#[from] OpenError),
+    #[error(transparent)]
+    Mail(#[from] deliver::email::ConfigFault),
 }
 
 /// How a server ended.
@@ -121,6 +126,8 @@ impl Server {
         fit_subscribers(&mut config.broker.hub.max_subscribers, connections_at_most(config.max_connections));
         config.read_keys(state.path())?;
         config.read_password()?;
+        // Made before the log is opened, so that a set-up that can't work refuses the start.
+        drop(deliver::adapters(&config.deliver)?);
         config.broker.operator_secret = Some(OperatorSecret(state.new_operator_credential()?));
         let (metrics, lifecycle) = (Arc::new(Metrics::default()), Lifecycle::default());
         let broker =
@@ -293,10 +300,19 @@ pub fn places(listeners: &[Listener]) -> Vec<String> {
 }
 
 impl Config {
-    /// Fills in the keys of users' tokens.
+    /// Fills in the keys of users' tokens and of links, and passwords.
     fn read_keys(&mut self, data: &Path) -> Result<(), StateError> {
         self.broker.jwt.secret = state::token_secret(data, self.jwt_secret_file.as_deref())?;
         self.broker.jwt.keys = state::verifying_keys(&self.jwt_keys)?;
+        let mail = self.deliver.email.as_mut();
+        let need = if mail.is_some() { Need::Now } else { Need::None };
+        self.broker.unsubscribe = state::unsubscribe_secret(data, need)?.map(|secret| UnsubscribeKey::new(&secret));
+        if let Some(mail) = mail {
+            mail.unsubscribe.clone_from(&self.broker.unsubscribe);
+            if let Some(path) = &mail.password_file {
+                mail.relay.set_password(state::password(path)?);
+            }
+        }
         Ok(())
     }
 
@@ -330,6 +346,7 @@ mod tests {
             http: http::Config::default(),
             intake: None,
             broker: broker::Config::default(),
+            deliver: deliver::Config::default(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | `tidings.copy`, `tidings.copy-packed` | a backup in the making (the store's) | removed when it is whole |
 //! | `tidings.db.restoring`, `tidings.db.before-restore` | a restore in the making, and what it replaced | by `tidings restore` |
 //! | `token.key` | the secret of users' tokens | at the first need |
+//! | `unsubscribe.key` | what makes the links in mails | when mail is set up first |
 //! | `operator.key` | the credential of the command line on this machine | at each start |
 //! | `tidings.sock` | the unix socket for a proxy | at each start |
 //! | `ops.sock` | the unix socket for the command line | while a server, or a command, holds the directory |
@@ -30,6 +31,7 @@ use crate::broker::{Ballast, KeyFile, Laid, VerifyingKey};
 
 const LOCK: &str = "tidings.lock";
 const TOKEN_KEY: &str = "token.key";
+const UNSUBSCRIBE_KEY: &str = "unsubscribe.key";
 const OPERATOR_KEY: &str = "operator.key";
 const SOCKET: &str = "tidings.sock";
 const OPERATOR_SOCKET: &str = "ops.sock";
@@ -41,6 +43,8 @@ const BALLAST: &str = "tidings.ballast";
 const MIN_SECRET_BYTES: usize = 32;
 /// Bytes of a secret's file at most; what is longer is some other file, named by mistake.
 const MAX_SECRET_BYTES: u64 = 64 * 1024;
+/// Bytes of a password at most.
+const MAX_PASSWORD_BYTES: usize = 1024;
 /// Random bytes of a secret that is made here.
 const RANDOM_BYTES: usize = 32;
 
@@ -100,6 +104,14 @@ pub enum StateError {
         .0.display()
     )]
     NotASecret(PathBuf),
+    #[error(
+        "{} can be read by every user of this machine, and holds a password: chmod 0600 {}",
+        .0.display(),
+        .0.display()
+    )]
+    Disclosed(PathBuf),
+    #[error("{} holds no password: one line of 1 to {MAX_PASSWORD_BYTES} bytes in UTF-8", .0.display())]
+    NotAPassword(PathBuf),
     #[error("{}, named in [auth] jwt_keys, {why}", path.display())]
     NotAKey { path: PathBuf, why: &'static str },
     #[error("{} has {length} bytes; a secret for HS256 has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES}", path.display())]
@@ -254,8 +266,48 @@ pub fn token_secret(data: &Path, named: Option<&Path>) -> Result<Vec<u8>, StateE
     if let Some(path) = named {
         return read_private_secret(&handed_over(path)?);
     }
+    own_secret(data, TOKEN_KEY)
+}
+
+/// The secret of the links by which people unsubscribe. It is apart from [`token_secret`], since a link stands in somebody's
+/// mailbox for years, and signing everybody out must not break it. `None` where there is none and none is needed.
+///
+/// # Errors
+/// [`StateError`], where it can't be read or made.
+pub fn unsubscribe_secret(data: &Path, need: Need) -> Result<Option<Vec<u8>>, StateError> {
+    let path = data.join(UNSUBSCRIBE_KEY);
+    if need == Need::None && !path.try_exists().doing("look for", &path)? {
+        return Ok(None);
+    }
+    own_secret(data, UNSUBSCRIBE_KEY).map(Some)
+}
+
+/// Whether a secret that is not there is to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    None,
+    Now,
+}
+
+/// Reads a password that somebody else gave us, such as a relay's: the file's text without the line break at its end.
+///
+/// # Errors
+/// [`StateError`], where it can't be read, others can read it, or it is no password.
+pub fn password(named: &Path) -> Result<String, StateError> {
+    let path = handed_over(named)?;
+    if look(&path)?.mode() & 0o004 != 0 {
+        return Err(StateError::Disclosed(path));
+    }
+    let text = String::from_utf8(read_bounded(&path)?).map_err(|_| StateError::NotAPassword(path.clone()))?;
+    let password = text.trim_end_matches(['\n', '\r']);
+    let is_one = (1..=MAX_PASSWORD_BYTES).contains(&password.len()) && !password.chars().any(char::is_control);
+    if is_one { Ok(password.to_owned()) } else { Err(StateError::NotAPassword(path)) }
+}
+
+/// A secret of the state directory's own, made at the first need.
+fn own_secret(data: &Path, name: &str) -> Result<Vec<u8>, StateError> {
     let data = prepare(data)?;
-    let path = data.join(TOKEN_KEY);
+    let path = data.join(name);
     if !path.try_exists().doing("look for", &path)? {
         let draft = Draft::write(&path, &random_text())?;
         // A link, not a rename: of two that come first at once, one wins and both read the winner's.

@@ -37,6 +37,7 @@ const ELSEWHERE = {
   'install.md': {
     './systemd/package': 'tests/deploy',
   },
+  'mail.md': { 'tidings mail check --to you@example.org': 'tests/it/mail.rs, against a real relay' },
   'operations.md': {
     'journalctl -u tidings -n 20': 'tests/deploy, where there is a journal',
     'systemctl stop tidings': 'tests/deploy stops the service; restoring and mending are tests/promises/restore.rs',

@@ -61,6 +61,8 @@ const TABLE: &[(&str, &str, &str, u16)] = &[
     ("POST", "/v1/inbox/mark", "1++++13333333rr1ere+1", 200),
     ("GET", "/v1/preferences", "1++++13333333rr1ere+1", 200),
     ("PUT", "/v1/preferences", "1++++13333333rr1ere+1", 200),
+    ("GET", "/v1/unsubscribe/{token}", "444444444444444444444", 404),
+    ("POST", "/v1/unsubscribe/{token}", "444444444444444444444", 404),
     ("POST", "/v1/users", "133111333+3++r11ere11", 200),
     ("GET", "/v1/users/{user}", "133111333+3++r11ere11", 200),
     ("PUT", "/v1/users/{user}", "133111333+3++r11ere11", 200),

@@ -25,6 +25,7 @@ mod limits;
 mod live;
 mod lives;
 mod logs;
+mod mail;
 mod mended;
 mod opening;
 mod operator;

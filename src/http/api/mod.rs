@@ -16,5 +16,6 @@ pub(super) mod streams;
 pub(super) mod templates;
 pub(super) mod tickets;
 pub(super) mod topics;
+pub(super) mod unsubscribe;
 pub(super) mod upkeep;
 pub(super) mod users;

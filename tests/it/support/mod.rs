@@ -7,6 +7,7 @@ pub mod cli;
 pub mod http;
 pub mod poll;
 pub mod publisher;
+pub mod relay;
 pub mod server;
 pub mod sse;
 pub mod token;

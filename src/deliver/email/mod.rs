@@ -1,0 +1,312 @@
+//! Mail: one parcel, one mail, handed to the relay that the operator named.
+//!
+//! Data passes `letter` (a parcel becomes the bytes of a mail) -> `pool` (a line that is open already, or a new one by `line`
+//! over `socket`, secured by `trust`) -> the relay's answer -> an [`Outcome`]. What each answer means stands at [`outcome`].
+//!
+//! **Invariant**: a mail goes out twice only where the relay may have taken it and could not say so; it has the same
+//! Message-ID then. A line that was dead already is replaced before anything of the mail was taken.
+//! **Invariant**: every mail ends within `timeout`, whatever the relay does, after waiting for a line as long at most; lettre
+//! bounds only the connecting.
+//! **Invariant**: a fault of our own set-up kills nobody's mail: it is tried again when the set-up may have been mended.
+//!
+//! Deliberately not here: SPF, DKIM and the delivery to the recipients' own servers, which are the relay's.
+
+mod letter;
+mod line;
+mod pace;
+mod pool;
+mod relay;
+mod socket;
+mod trial;
+mod trust;
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use lettre::transport::smtp::extension::ClientId;
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use letter::{Mail, Writer};
+use line::{Course, Line, Way};
+use pace::Pace;
+use pool::Pool;
+use trust::Trust;
+
+pub use letter::Links;
+pub use line::{Fault, Passed, Step, Why};
+pub use pace::Rate;
+pub use relay::{Account, HIDDEN_PASSWORD, Privacy, Relay, Sender};
+pub use trial::Trial;
+
+use super::{Adapter, Outcome, one_line};
+use crate::broker::UnsubscribeKey;
+use crate::model::{Medium, Parcel};
+
+/// A fault of the set-up is told at most so often; every delivery that meets it has its reason besides.
+const TOLD_EVERY: Duration = Duration::from_mins(1);
+
+/// How mail is sent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub relay: Relay,
+    pub from: Sender,
+    /// Where the relay's password is; whoever builds the server reads it into `relay`.
+    pub password_file: Option<PathBuf>,
+    /// Certificate authorities besides this machine's.
+    pub ca_file: Option<PathBuf>,
+    /// How fast one domain is written to; `None` is as fast as it goes.
+    pub per_domain: Option<Rate>,
+    /// How long one mail may take, from finding the relay to its last answer.
+    pub timeout: Duration,
+    /// The address that people's browsers know this server by; without it mails bear no link to it.
+    pub public_url: Option<String>,
+    /// What makes such links; the server fills it in.
+    pub unsubscribe: Option<UnsubscribeKey>,
+}
+
+/// Why no mail can be sent with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigFault {
+    #[error("[email] from is an address that mail can't be sent from: name another one")]
+    Sender,
+    #[error("{}, named in [email] ca_file, {why}", path.display())]
+    Authorities { path: PathBuf, why: String },
+    #[error(
+        "this machine has no certificate authorities, so no relay could be believed: install ca-certificates, or name the \
+         relay's authority in [email] ca_file"
+    )]
+    NoAuthorities,
+    #[error("TLS can't be set up: {0}")]
+    Tls(String),
+}
+
+/// Carries mail.
+pub struct Email {
+    way: Way,
+    writer: Writer,
+    pool: Pool,
+    pace: Pace,
+    timeout: Duration,
+    /// When a fault of the set-up was last told.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Email {
+    /// Reads the certificate authorities; nothing is connected to yet.
+    ///
+    /// # Errors
+    /// [`ConfigFault`], whose text says what to do.
+    pub fn new(config: Config) -> Result<Self, ConfigFault> {
+        let trust = Trust::new(&config.relay, config.ca_file.as_deref())?;
+        let links = config.public_url.zip(config.unsubscribe).map(|(public_url, key)| Links { public_url, key });
+        let writer = Writer::new(&config.from, links).ok_or(ConfigFault::Sender)?;
+        Ok(Self {
+            way: Way { relay: config.relay, trust, hello: ClientId::default() },
+            writer,
+            pool: Pool::new(),
+            pace: Pace::new(config.per_domain),
+            timeout: config.timeout,
+            told: Mutex::default(),
+        })
+    }
+
+    /// Sends one mail.
+    async fn deliver(&self, parcel: &Parcel) -> Outcome {
+        // Waiting for a line of ours is no fault of the relay's, and each mail that is on one ends in time.
+        let Ok(_place) = timeout(self.timeout, self.pool.place()).await else {
+            return Outcome::Later { reason: "every line to the relay was taken".to_owned(), after: None };
+        };
+        let mut course = Course::default();
+        let work = AssertUnwindSafe(async {
+            let mail = self.writer.mail(parcel).map_err(Undone::NoMail)?;
+            self.carry(&mail, &mut course).await.map_err(Undone::Fault)
+        });
+        // lettre 0.11.23 panics at some answers, such as a blank line to EHLO.
+        let ended = timeout(self.timeout, work.catch_unwind()).await;
+        let result = match ended {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => {
+                tracing::error!(delivery = %parcel.delivery, "handing a mail over panicked");
+                Err(Undone::Fault(course.fault(Why::Panicked)))
+            }
+            Err(_) => Err(Undone::Fault(course.fault(Why::NoAnswer(self.timeout)))),
+        };
+        match result {
+            Ok(answer) => Outcome::Sent { answer },
+            Err(Undone::NoMail(reason)) => Outcome::Never { reason },
+            Err(Undone::Fault(fault)) => {
+                if is_of_the_set_up(&fault) {
+                    self.tell(&fault);
+                }
+                outcome(&fault)
+            }
+        }
+    }
+
+    /// Hands a mail over, on a line that is open already where there is one. If that one turns out dead before the mail's
+    /// sender was taken, nothing of the mail can have gone out, and a new line takes its place.
+    async fn carry(&self, mail: &Mail, course: &mut Course) -> Result<String, Fault> {
+        if let Some(line) = self.pool.take(Instant::now()) {
+            match self.carry_on(line, mail, course).await {
+                Err(fault) if fault.step == Step::Sender && is_dead(&fault.why) => {}
+                ended => return ended,
+            }
+        }
+        let line = Line::open(&self.way, course).await?;
+        self.carry_on(line, mail, course).await
+    }
+
+    async fn carry_on(&self, mut line: Line, mail: &Mail, course: &mut Course) -> Result<String, Fault> {
+        let ended = line.carry(mail, course).await;
+        let is_usable = match &ended {
+            Ok(_) => true,
+            Err(Fault { step, why: Why::Refused { code, .. } }) => *step == Step::Recipient && *code != SHUTTING_DOWN,
+            Err(_) => false,
+        };
+        if is_usable && let Some(line) = self.pool.keep(line) {
+            line.leave().await;
+        }
+        ended
+    }
+
+    /// Says that the set-up is wrong, now and then.
+    fn tell(&self, fault: &Fault) {
+        let mut told = self.told.lock();
+        let now = Instant::now();
+        if told.is_some_and(|told| now.saturating_duration_since(told) < TOLD_EVERY) {
+            return;
+        }
+        *told = Some(now);
+        tracing::error!(
+            reason = %fault,
+            "Mail can't be sent as it is set up; it waits, and `tidings mail check` says what to do"
+        );
+    }
+}
+
+impl Adapter for Email {
+    fn medium(&self) -> Medium {
+        Medium::Email
+    }
+
+    fn most_together(&self) -> usize {
+        1
+    }
+
+    fn pause(&self, lane: &str) -> Duration {
+        self.pace.pause(lane, Instant::now())
+    }
+
+    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(async move {
+            let mut outcomes = Vec::with_capacity(parcels.len());
+            for parcel in &parcels {
+                self.pace.take(lane, Instant::now());
+                outcomes.push(self.deliver(parcel).await);
+            }
+            outcomes
+        })
+    }
+}
+
+/// Why a mail was not taken.
+enum Undone {
+    /// There is none that could be sent.
+    NoMail(String),
+    Fault(Fault),
+}
+
+/// The relay ends the line (RFC 5321, 3.8).
+const SHUTTING_DOWN: u16 = 421;
+/// Signing in is needed, failed, or needs a private line (RFC 4954).
+const SIGN_IN_CODES: [u16; 4] = [530, 534, 535, 538];
+
+/// What a failure means for a mail.
+///
+/// | step | 4xx, no answer, line broken, rubbish | 5xx |
+/// |---|---|---|
+/// | up to signing in | later | later: the set-up is wrong |
+/// | sender | later | later: the set-up is wrong |
+/// | recipient | later | never; later where it is the set-up's (`530`, `535`, `x.7.y`) |
+/// | content | later | never |
+///
+/// A recipient that is refused for a reason of policy (`5.7.1 relay access denied`) is most often our own set-up, and would
+/// end every delivery at once. After the end of the content "no answer" may mean that it was taken.
+fn outcome(fault: &Fault) -> Outcome {
+    let reason = one_line(&fault.to_string());
+    let is_never = match &fault.why {
+        Why::Refused { code, .. } => {
+            (500..600).contains(code)
+                && matches!(fault.step, Step::Recipient | Step::Content)
+                && !is_of_the_set_up(fault)
+        }
+        _ => false,
+    };
+    if is_never { Outcome::Never { reason } } else { Outcome::Later { reason, after: None } }
+}
+
+/// Whether somebody has to mend the settings, or the relay's.
+fn is_of_the_set_up(fault: &Fault) -> bool {
+    match &fault.why {
+        Why::SetUp(_) | Why::Tls(_) => true,
+        Why::Refused { code, .. } if *code < 500 => false,
+        Why::Refused { code, .. } if SIGN_IN_CODES.contains(code) => true,
+        Why::Refused { text, .. } => match fault.step {
+            Step::Recipient => text.starts_with("5.7."),
+            step => step < Step::Recipient,
+        },
+        Why::Unexpected(_) | Why::BrokenOff(_) | Why::NoAnswer(_) | Why::Panicked => false,
+    }
+}
+
+/// Whether a line that was open for a while had ended in the meantime.
+fn is_dead(why: &Why) -> bool {
+    match why {
+        Why::BrokenOff(_) | Why::Unexpected(_) => true,
+        Why::Refused { code, .. } => *code == SHUTTING_DOWN,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(step: Step, code: u16, text: &str) -> Fault {
+        Fault { step, why: Why::Refused { code, text: text.to_owned() } }
+    }
+
+    #[test]
+    fn only_a_recipient_or_a_content_that_is_refused_for_good_is_never_taken() {
+        let is_never = |fault: &Fault| matches!(outcome(fault), Outcome::Never { .. });
+        for fault in [
+            refused(Step::Recipient, 550, "5.1.1 no such user"),
+            refused(Step::Recipient, 553, "no"),
+            refused(Step::Content, 554, "5.7.1 spam"),
+            refused(Step::Content, 552, "too large"),
+        ] {
+            assert!(is_never(&fault), "{fault}");
+        }
+        for step in [Step::Greeting, Step::Tls, Step::SignIn, Step::Sender] {
+            let fault = refused(step, 550, "no");
+            assert!(!is_never(&fault) && is_of_the_set_up(&fault), "{fault}");
+        }
+        for fault in [
+            refused(Step::Recipient, 451, "greylisted"),
+            refused(Step::Content, 452, "no room"),
+            Fault { step: Step::Content, why: Why::NoAnswer(Duration::from_secs(1)) },
+            Fault { step: Step::Content, why: Why::BrokenOff("gone".into()) },
+            Fault { step: Step::Recipient, why: Why::Unexpected("354 go on".into()) },
+        ] {
+            assert!(!is_never(&fault) && !is_of_the_set_up(&fault), "{fault}");
+        }
+        for (code, text) in [(554, "5.7.1 relay access denied"), (530, "sign in first"), (535, "no")] {
+            let fault = refused(Step::Recipient, code, text);
+            assert!(!is_never(&fault) && is_of_the_set_up(&fault), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,539 @@
+//! Mail: to real relays with TLS and users, and to scripted ones that refuse, hang, babble and die; what each makes of a
+//! delivery; the links by which people unsubscribe; and `tidings mail check`.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tidings::broker::{UnsubscribeKey, Unsubscription};
+use tidings::deliver::email::{Config, Email, Relay as Place, Sender};
+use tidings::deliver::{Adapter, MAX_ANSWER_CHARS, Outcome};
+use tidings::model::{Bulk, Category, DeliveryId, Letter, Locale, Medium, NotificationId, Parcel, Timestamp, UserId};
+
+use crate::support::DEADLINE;
+use crate::support::cli::{arg, run, run_with};
+use crate::support::http::Ask;
+use crate::support::relay::{Act, Certificate, Relay, Scripted, header};
+use crate::support::server::{Server, Setup};
+
+/// How an adapter is set up that sends through this relay.
+fn config(url: &str) -> Config {
+    Config {
+        relay: Place::parse(url).unwrap_or_else(|why| panic!("{url} {why}")),
+        from: Sender::parse("图书馆 <library@example.org>").expect("a sender"),
+        password_file: None,
+        ca_file: None,
+        per_domain: None,
+        timeout: DEADLINE,
+        public_url: None,
+        unsubscribe: None,
+    }
+}
+
+fn adapter(url: &str) -> Email {
+    Email::new(config(url)).expect("the settings are right")
+}
+
+/// One that speaks without TLS to a relay on this machine.
+fn plainly(port: u16) -> Email {
+    adapter(&format!("smtp://127.0.0.1:{port}?tls=none"))
+}
+
+fn believing(url: &str, certificate: &Certificate) -> Email {
+    Email::new(Config { ca_file: Some(certificate.authority()), ..config(url) }).expect("the settings are right")
+}
+
+fn parcel(address: &str) -> Parcel {
+    Parcel {
+        delivery: DeliveryId(7),
+        medium: Medium::Email,
+        address: address.to_owned(),
+        lane: "example.com".to_owned(),
+        message_id: "7.k7x2m9@library.example".to_owned(),
+        attempt: 1,
+        notification: NotificationId::parse("01890000-0000-7000-8000-000000000000").expect("an id"),
+        user: UserId::new("alice").expect("a user"),
+        category: Category::new("loans").expect("a category"),
+        locale: Locale::new("zh-Hans").ok(),
+        published_at: Timestamp::from_seconds(1_700_000_000),
+        bulk: Bulk::Personal,
+        letter: Letter { subject: "Due soon".to_owned(), text: "On Friday.".to_owned(), ..Letter::default() },
+    }
+}
+
+async fn send(email: &Email, parcel: Parcel) -> Outcome {
+    let lane = parcel.lane.clone();
+    let mut outcomes = email.send(&lane, vec![parcel]).await;
+    assert_eq!(outcomes.len(), 1, "one outcome for each parcel");
+    outcomes.remove(0)
+}
+
+fn sent(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Sent { answer } => answer,
+        other => panic!("it was not sent: {other:?}"),
+    }
+}
+
+fn later(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Later { reason, .. } => reason,
+        other => panic!("it is not tried again: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_mail_arrives_as_it_was_written() {
+    let relay = Relay::open();
+    let email = plainly(relay.port);
+    let mut parcel = parcel("alice@example.com");
+    let long = "x".repeat(3000);
+    parcel.letter = Letter {
+        subject: format!("到期提醒：《红楼梦》{}", "很长".repeat(40)),
+        text: format!(".\n..begins with dots\n{long}\n到期"),
+        html: Some(format!("<p>《红楼梦》 &lt;b&gt; {long}</p>")),
+        click: Some("https://app.example/loans/1".to_owned()),
+    };
+    let outcome = send(&email, parcel.clone()).await;
+    assert_eq!(sent(&outcome), "250 2.0.0 taken");
+    let mail = relay.mail_to("alice@example.com");
+    assert_eq!(mail["sender"], "library@example.org");
+    let of = |name: &str| header(&mail, name).unwrap_or_else(|| panic!("no {name} in {mail}"));
+    assert_eq!(of("subject"), parcel.letter.subject);
+    assert_eq!(of("from"), "图书馆 <library@example.org>");
+    assert_eq!(of("to"), "alice@example.com");
+    assert_eq!(of("message-id"), "<7.k7x2m9@library.example>");
+    assert_eq!(of("date"), "Tue, 14 Nov 2023 22:13:20 +0000");
+    assert_eq!(of("auto-submitted"), "auto-generated");
+    assert_eq!(of("content-language"), "zh-Hans");
+    assert_eq!(header(&mail, "list-unsubscribe"), None, "it went to one person");
+    assert_eq!(mail["type"], "multipart/alternative");
+    let parts: Vec<(&str, &str)> = mail["parts"].as_array().expect("parts").iter().map(part).collect();
+    let text = format!("{}\n\nhttps://app.example/loans/1", parcel.letter.text);
+    assert_eq!(parts[0], ("text/plain", text.as_str()), "the plain text comes first");
+    assert_eq!(parts[1], ("text/html", parcel.letter.html.as_deref().expect("it has one")));
+    assert!(mail["longest"].as_u64().expect("a number") <= 998 && mail["ascii"] == true, "{mail}");
+}
+
+/// A part's type and text, without the line breaks at its end.
+fn part(part: &Value) -> (&str, &str) {
+    let of = |name: &str| part[name].as_str().unwrap_or_default();
+    (of("type"), of("text").trim_end())
+}
+
+#[tokio::test]
+async fn what_a_publisher_wrote_is_no_header_of_the_mail_that_arrives() {
+    let relay = Relay::open();
+    let email = plainly(relay.port);
+    let mut attack = parcel("alice@example.com");
+    attack.letter.subject = "Hi\r\nBcc: mallory@example.com\r\n\r\nnot the body".to_owned();
+    attack.letter.text = "\r\n.\r\nMAIL FROM:<mallory@example.com>\r\n".to_owned();
+    sent(&send(&email, attack).await);
+    let mail = relay.mail_to("alice@example.com");
+    assert_eq!(header(&mail, "bcc"), None);
+    assert_eq!(header(&mail, "subject").as_deref(), Some("Hi  Bcc: mallory@example.com    not the body"));
+    let (_, text) = part(&mail["parts"][0]);
+    assert_eq!(text, "\n.\nMAIL FROM:<mallory@example.com>");
+    for bad in ["a@b.example\r\nRCPT TO:<c@d.example>", "a b@c.example", "", "<a@b.example>,<c@d.example>"] {
+        assert!(matches!(send(&email, parcel(bad)).await, Outcome::Never { .. }), "{bad:?}");
+    }
+    sent(&send(&email, parcel("bob@example.com")).await);
+    assert_eq!(relay.mails().len(), 2, "one mail each, and none of the attack's");
+}
+
+#[tokio::test]
+async fn mail_goes_through_relays_with_tls_and_users() {
+    let certificate = Certificate::new();
+    let users = json!({ "user": "library@example.org", "password": "p@ss:wörd" });
+    let without_plain = json!({ "user": "library@example.org", "password": "p@ss:wörd", "without": ["PLAIN"] });
+    let account = "library@example.org:p%40ss%3Aw%C3%B6rd";
+    for (scheme, tls, options) in
+        [("smtp", "starttls", &users), ("smtps", "implicit", &users), ("smtp", "starttls", &without_plain)]
+    {
+        let relay = Relay::with_tls(tls, &certificate, options.clone());
+        let email = believing(&format!("{scheme}://{account}@localhost:{}", relay.port), &certificate);
+        sent(&send(&email, parcel("alice@example.com")).await);
+        let mail = relay.mail_to("alice@example.com");
+        assert_eq!((&mail["encrypted"], &mail["user"]), (&json!(true), &json!("library@example.org")), "{tls}");
+        let wrong =
+            believing(&format!("{scheme}://library%40example.org:wrong@localhost:{}", relay.port), &certificate);
+        let outcome = send(&wrong, parcel("bob@example.com")).await;
+        assert!(later(&outcome).starts_with("signing in at the relay: refused with 535"), "{outcome:?}");
+        // Whoever is not believed gets no password and no mail.
+        let stranger = adapter(&format!("{scheme}://{account}@localhost:{}", relay.port));
+        let outcome = send(&stranger, parcel("bob@example.com")).await;
+        assert!(later(&outcome).contains("certificate"), "{outcome:?}");
+        let elsewhere = believing(&format!("{scheme}://{account}@127.0.0.1:{}", relay.port), &certificate);
+        let outcome = send(&elsewhere, parcel("bob@example.com")).await;
+        assert!(later(&outcome).contains("certificate"), "it is made out to localhost: {outcome:?}");
+        assert_eq!(relay.mails().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_the_tls_that_is_wanted_nothing_is_sent() {
+    let relay = Relay::open();
+    let email = adapter(&format!("smtp://library:secret@localhost:{}", relay.port));
+    let outcome = send(&email, parcel("alice@example.com")).await;
+    assert!(later(&outcome).contains("offers no STARTTLS"), "{outcome:?}");
+    let opportunistic = adapter(&format!("smtp://localhost:{}?tls=opportunistic", relay.port));
+    sent(&send(&opportunistic, parcel("alice@example.com")).await);
+    assert_eq!(relay.mail_to("alice@example.com")["encrypted"], false);
+}
+
+#[tokio::test]
+async fn a_refusal_means_what_its_step_and_its_code_say() {
+    let relay = Relay::open();
+    let email = plainly(relay.port);
+    for (address, never, said) in [
+        ("rcpt-550-5.1.1@example.com", true, "the recipient (RCPT TO): refused with 550 5.1.1 as asked for"),
+        ("rcpt-553@example.com", true, "the recipient (RCPT TO): refused with 553"),
+        ("rcpt-451-4.7.1@example.com", false, "the recipient (RCPT TO): refused with 451"),
+        ("rcpt-554-5.7.1@example.com", false, "the recipient (RCPT TO): refused with 554"),
+        ("rcpt-530@example.com", false, "the recipient (RCPT TO): refused with 530"),
+        ("data-554-5.7.1@example.com", true, "the mail itself (DATA): refused with 554"),
+        ("data-552@example.com", true, "the mail itself (DATA): refused with 552"),
+        ("data-452@example.com", false, "the mail itself (DATA): refused with 452"),
+    ] {
+        let outcome = send(&email, parcel(address)).await;
+        let reason = match &outcome {
+            Outcome::Never { reason } if never => reason,
+            Outcome::Later { reason, after: None } if !never => reason,
+            other => panic!("{address}: {other:?}"),
+        };
+        assert!(reason.starts_with(said), "{address}: {reason}");
+    }
+    sent(&send(&email, parcel("alice@example.com")).await);
+    // Whom the relay does not let send may not cost anybody their mail: somebody mends the set-up.
+    for sender in ["550 5.7.1 not yours", "451 4.3.0 not now"] {
+        let strict = Relay::start(&json!({ "sender": sender }));
+        let outcome = send(&plainly(strict.port), parcel("alice@example.com")).await;
+        assert_eq!(later(&outcome), format!("the sender (MAIL FROM): refused with {sender}"));
+    }
+    let nobody = Scripted::start(Vec::new()).port;
+    let outcome = send(&plainly(nobody), parcel("alice@example.com")).await;
+    assert!(
+        later(&outcome).starts_with("connecting to the relay") || later(&outcome).contains("greeting"),
+        "{outcome:?}"
+    );
+    let nowhere = adapter("smtp://relay.invalid:25?tls=none");
+    let outcome = send(&nowhere, parcel("alice@example.com")).await;
+    assert!(later(&outcome).starts_with("finding the relay's address"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_relay_that_does_not_answer_is_given_up_in_time() {
+    let relay = Relay::open();
+    let hanging = Scripted::start(vec![vec![Act::Hang]]);
+    let patience = Duration::from_secs(1);
+    for (port, address, step) in
+        [(relay.port, "slow@example.com", "the recipient"), (hanging.port, "a@example.com", "the relay's greeting")]
+    {
+        let url = format!("smtp://127.0.0.1:{port}?tls=none");
+        let email = Email::new(Config { timeout: patience, ..config(&url) }).expect("the settings are right");
+        let begun = Instant::now();
+        let outcome = send(&email, parcel(address)).await;
+        assert!(begun.elapsed() >= patience && begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+        assert!(later(&outcome).starts_with(step) && later(&outcome).ends_with("no answer within 1 s"), "{outcome:?}");
+    }
+}
+
+const GREETING: Act = Act::Say(b"220 relay.test ESMTP\r\n");
+const EHLO: Act = Act::Hear("EHLO ");
+const PLAIN: Act = Act::Say(b"250-relay.test\r\n250 8BITMIME\r\n");
+const OK: Act = Act::Say(b"250 ok\r\n");
+const MAIL: Act = Act::Hear("MAIL FROM:<library@example.org>");
+const RCPT: Act = Act::Hear("RCPT TO:<alice@example.com>");
+const DATA: Act = Act::Hear("DATA");
+const GO_ON: Act = Act::Say(b"354 go on\r\n");
+
+/// The beginning of a conversation, and what is said when, up to a mail's content.
+fn up_to_content() -> Vec<Act> {
+    vec![GREETING, EHLO, PLAIN, MAIL, OK, RCPT, OK, DATA, GO_ON, Act::HearContent]
+}
+
+#[tokio::test]
+async fn a_relay_that_dies_before_it_has_said_yes_gets_the_same_mail_again() {
+    let saying_yes = [up_to_content(), vec![OK, Act::Hang]].concat();
+    let relay = Scripted::start(vec![up_to_content(), saying_yes]);
+    let email = plainly(relay.port);
+    let outcome = send(&email, parcel("alice@example.com")).await;
+    assert_eq!(later(&outcome), "the mail itself (DATA): the relay hung up", "nothing is sent before it was said");
+    sent(&send(&email, Parcel { attempt: 2, ..parcel("alice@example.com") }).await);
+    let heard = relay.heard();
+    let ids: Vec<&String> = heard.iter().filter(|line| line.starts_with("Message-ID:")).collect();
+    assert_eq!(ids, ["Message-ID: <7.k7x2m9@library.example>"; 2]);
+    let dates: Vec<&String> = heard.iter().filter(|line| line.starts_with("Date:")).collect();
+    assert!(dates.len() == 2 && dates[0] == dates[1], "{dates:?}");
+}
+
+#[tokio::test]
+async fn lines_are_used_again_and_one_that_died_meanwhile_is_replaced_without_a_word() {
+    let relay = Relay::open();
+    let email = plainly(relay.port);
+    for n in 0..5 {
+        sent(&send(&email, parcel(&format!("u{n}@example.com"))).await);
+        let refused = send(&email, parcel("rcpt-550@example.com")).await;
+        assert!(matches!(refused, Outcome::Never { .. }), "{refused:?}");
+    }
+    assert_eq!((relay.connections(), relay.mails().len()), (1, 5), "a refused recipient ends no line");
+    // Cut after one mail; told to go at the next; and a third that takes it.
+    let one = [up_to_content(), vec![OK]].concat();
+    let going = [up_to_content(), vec![OK, MAIL, Act::Say(b"421 4.4.2 idle for too long\r\n")]].concat();
+    let last = [up_to_content(), vec![OK, Act::Hang]].concat();
+    let relay = Scripted::start(vec![one, going, last]);
+    let email = plainly(relay.port);
+    for _ in 0..3 {
+        sent(&send(&email, parcel("alice@example.com")).await);
+    }
+    let contents = relay.heard().iter().filter(|line| *line == ".").count();
+    assert_eq!(contents, 3, "each mail went out once");
+}
+
+#[tokio::test]
+async fn rubbish_is_no_yes_whatever_it_looks_like() {
+    let injected = b"220 go on\r\n250-evil.test\r\n250 8BITMIME\r\n";
+    let scripts: Vec<(&str, Vec<Act>)> = vec![
+        ("no greeting", vec![Act::Say(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Act::Hang]),
+        ("no words", vec![Act::Say(&[0xff, 0xfe, 0x00, 0x0a]), Act::Hang]),
+        ("a line without an end", vec![Act::Babble(&[b'x'; 4096])]),
+        ("lines without an end", vec![Act::Babble(b"220-relay.test\r\n")]),
+        ("a blank line to EHLO", vec![GREETING, EHLO, Act::Say(b"250-relay.test\r\n250-\r\n250 \r\n"), Act::Hang]),
+        ("nothing but a code", vec![GREETING, EHLO, Act::Say(b"250\r\n"), MAIL, Act::Say(b"\r\n"), Act::Hang]),
+        ("yes instead of go on", vec![GREETING, EHLO, PLAIN, MAIL, OK, RCPT, OK, DATA, OK, Act::Hang]),
+        ("go on instead of yes", [up_to_content(), vec![GO_ON, Act::Hang]].concat()),
+        ("an answer ahead of time", vec![GREETING, EHLO, Act::Say(b"250 a\r\n250 b\r\n250 c\r\n250 d\r\n"), Act::Hang]),
+        ("an early end", vec![GREETING, EHLO, Act::Say(b"250-relay.te")]),
+        ("a code that is none", [up_to_content(), vec![Act::Say(b"999 what\r\n"), Act::Hang]].concat()),
+    ];
+    for (what, script) in scripts {
+        let relay = Scripted::start(vec![script]);
+        let url = format!("smtp://127.0.0.1:{}?tls=none", relay.port);
+        let email = Email::new(Config { timeout: Duration::from_secs(2), ..config(&url) }).expect("right");
+        let outcome = send(&email, parcel("alice@example.com")).await;
+        let reason = later(&outcome);
+        assert!(reason.chars().count() <= MAX_ANSWER_CHARS && !reason.contains(char::is_control), "{what}: {reason:?}");
+    }
+    // What was put in before the line was secured is not taken for the relay's own.
+    let relay = Scripted::start(vec![vec![
+        GREETING,
+        EHLO,
+        Act::Say(b"250-relay.test\r\n250 STARTTLS\r\n"),
+        Act::Hear("STARTTLS"),
+        Act::Say(injected),
+        Act::Hang,
+    ]]);
+    let url = format!("smtp://localhost:{}", relay.port);
+    let email = Email::new(Config { timeout: Duration::from_secs(2), ..config(&url) }).expect("right");
+    later(&send(&email, parcel("alice@example.com")).await);
+    assert!(!relay.heard().iter().any(|line| line.starts_with("MAIL")), "nothing of the mail went out");
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_in_one_short_line() {
+    let long: &'static [u8] = format!("250 ok\x1b[31m \x07{}\r\n", "x".repeat(900)).leak().as_bytes();
+    let relay = Scripted::start(vec![[up_to_content(), vec![Act::Say(long), Act::Hang]].concat()]);
+    let outcome = send(&plainly(relay.port), parcel("alice@example.com")).await;
+    let answer = sent(&outcome);
+    assert!(answer.starts_with("250 ok") && answer.chars().count() <= MAX_ANSWER_CHARS, "{answer}");
+    assert!(!answer.contains(char::is_control), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_domain_is_written_to_at_the_pace_that_was_set() {
+    let relay = Relay::open();
+    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.port);
+    let rate = tidings::deliver::email::Rate::parse("1/h");
+    let email = Email::new(Config { per_domain: rate, ..config(&url) }).expect("the settings are right");
+    assert_eq!((email.pause("example.com"), email.most_together()), (Duration::ZERO, 1));
+    sent(&send(&email, parcel("alice@example.com")).await);
+    assert!(email.pause("example.com") > Duration::from_mins(50), "{:?}", email.pause("example.com"));
+    assert_eq!(email.pause("example.net"), Duration::ZERO);
+}
+
+/// A server with mail set up, and what makes its links.
+fn with_links(relay: &str) -> (Server, UnsubscribeKey) {
+    let server =
+        Setup::serve().env("TIDINGS_EMAIL_URL", relay).env("TIDINGS_EMAIL_FROM", "library@example.org").start();
+    let secret = std::fs::read(server.data().join("unsubscribe.key")).expect("it was made at the start");
+    (server, UnsubscribeKey::new(&secret))
+}
+
+fn about_loans(user: &str) -> Unsubscription {
+    Unsubscription {
+        user: UserId::new(user).expect("a user"),
+        category: Category::new("loans").expect("a category"),
+        medium: Medium::Email,
+    }
+}
+
+#[test]
+fn the_link_in_a_mail_asks_when_it_is_opened_and_acts_when_the_button_is_pressed() {
+    let (mut server, key) = with_links("smtp://127.0.0.1:9?tls=none");
+    server.notify("alice", "hello");
+    let link = format!("/v1/unsubscribe/{}", key.token(&about_loans("alice")));
+    let said = |server: &Server, user: &str| {
+        server.operate(Ask::get(&format!("/v1/users/{user}"))).expect(200).json()["preferences"].clone()
+    };
+    let page = server.send(&Ask::get(&link).header("accept-language", "zh-CN,zh;q=0.9")).expect(200);
+    assert!(page.text().contains("不再接收关于“loans”的邮件？") && page.text().contains("<form method=\"post\">"));
+    assert!(!page.text().contains("alice"), "the page does not say whose link it is");
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    assert_eq!(said(&server, "alice"), json!({}), "a scanner that follows links changes nothing");
+    // A mail program (RFC 8058), then the person, then a server that has started again.
+    let click = Ask::post(&link).body("application/x-www-form-urlencoded", "List-Unsubscribe=One-Click");
+    for _ in 0..2 {
+        let done = server.send(&click).expect(200);
+        assert!(done.text().contains("You will get no more mail about “loans”."), "{}", done.text());
+        assert_eq!(said(&server, "alice"), json!({ "loans": { "email": false } }));
+    }
+    server.restart();
+    server.send(&click).expect(200);
+    server.send(&Ask::put(&link)).problem(405, "method-not-allowed");
+}
+
+#[test]
+fn a_link_that_was_made_up_does_nothing_and_an_erased_user_stays_erased() {
+    let (server, key) = with_links("smtp://127.0.0.1:9?tls=none");
+    server.notify("alice", "hello");
+    let token = key.token(&about_loans("alice"));
+    let forged = UnsubscribeKey::new(&[7; 32]).token(&about_loans("alice"));
+    for bad in [&forged, &token[..token.len() - 1], "x", &"x".repeat(4000)] {
+        let link = format!("/v1/unsubscribe/{bad}");
+        server.send(&Ask::get(&link)).problem(404, "not-found");
+        server.send(&Ask::post(&link)).problem(404, "not-found");
+    }
+    server.operate(Ask::delete("/v1/users/alice")).expect(200);
+    server.send(&Ask::post(&format!("/v1/unsubscribe/{token}"))).expect(200);
+    server.operate(Ask::get("/v1/users/alice")).problem(404, "not-found");
+    let log = server.log();
+    assert!(!log.contains(&token), "the log does not have the token");
+}
+
+#[test]
+fn who_has_spoken_of_too_much_can_unsubscribe_all_the_same() {
+    let (server, key) = with_links("smtp://127.0.0.1:9?tls=none");
+    let many: serde_json::Map<String, Value> = (0..100).map(|n| (format!("c{n}"), json!({ "email": true }))).collect();
+    server.operate(Ask::put("/v1/users/alice").json(&json!({ "preferences": many }))).expect(201);
+    server.send(&Ask::post(&format!("/v1/unsubscribe/{}", key.token(&about_loans("alice"))))).expect(200);
+    let profile = server.operate(Ask::get("/v1/users/alice")).expect(200).json();
+    assert_eq!(profile["preferences"]["*"], json!({ "email": false }), "nothing was said about loans itself");
+}
+
+/// The settings of a server that sends mail, in a file.
+fn settings(folder: &Path, text: &str) -> String {
+    let file = folder.join("tidings.toml");
+    std::fs::write(&file, text).expect("ours to write");
+    arg(&file).to_owned()
+}
+
+#[test]
+fn mail_check_sends_one_mail_and_tells_each_step() {
+    let certificate = Certificate::new();
+    let relay =
+        Relay::with_tls("starttls", &certificate, json!({ "user": "library", "password": "secret-of-the-relay" }));
+    let folder = tempfile::tempdir().expect("a folder");
+    let password = folder.path().join("password");
+    let write = |text: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(&password, text).expect("ours to write");
+        std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("ours");
+    };
+    write("secret-of-the-relay\n");
+    let text = |port: u16| {
+        format!(
+            "[email]\nurl = \"smtp://library@localhost:{port}\"\nfrom = \"Library <library@example.org>\"\n\
+             password_file = '{}'\nca_file = '{}'\n",
+            password.display(),
+            certificate.authority().display()
+        )
+    };
+    let file = settings(folder.path(), &text(relay.port));
+    let check =
+        |more: &[&str]| run(&[&["mail", "check", "--config", &file, "--to", "alice@example.com"], more].concat(), "");
+    let said = check(&["--json"]).well().json();
+    let steps: Vec<&str> = said["steps"].as_array().expect("steps").iter().filter_map(|s| s["step"].as_str()).collect();
+    assert_eq!(steps, ["address", "connect", "greeting", "tls", "sign-in", "sender", "recipient", "content"]);
+    assert_eq!((&said["ok"], &said["advice"]), (&json!(true), &json!("")));
+    let mail = relay.mail_to("alice@example.com");
+    assert_eq!(header(&mail, "subject").as_deref(), Some("Tidings can send mail"));
+    assert!(check(&[]).well().out.contains("ok   tls        STARTTLS; the certificate is right for localhost"));
+
+    write("wrong");
+    let said = check(&[]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.out.contains("FAIL sign-in    refused with 535") && said.out.contains("app password"), "{said:?}");
+    assert!(!format!("{said:?}").contains("wrong\""), "no password is printed");
+    let said = check(&["--json"]);
+    let told = said.json();
+    let last = told["steps"].as_array().and_then(|steps| steps.last()).expect("a step");
+    assert_eq!((said.code, &last["step"], &last["ok"]), (1, &json!("sign-in"), &json!(false)));
+
+    settings(folder.path(), &text(9));
+    let said = check(&[]);
+    assert!(said.code == 1 && said.out.contains("FAIL connect") && said.out.contains("firewall"), "{said:?}");
+    settings(folder.path(), "");
+    let said = check(&[]);
+    assert!(said.code == 64 && said.err.contains("mail is not set up"), "{said:?}");
+    let said = run(&["mail", "check", "--config", &file, "--to", "nobody"], "");
+    assert!(said.code == 64 && said.err.contains("no mail address"), "{said:?}");
+}
+
+#[test]
+fn faults_of_the_mail_settings_say_what_to_do_and_no_password_is_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let from = "from = 'library@example.org'";
+    let missing = folder.path().join("missing");
+    let named = |setting: &str| format!("{from}\nurl = 'smtp://u@mail.example'\n{setting} = '{}'", missing.display());
+    for (text, told) in [
+        ("url = 'mail.example'".to_owned(), "email.url must begin with smtp:// or smtps://"),
+        ("url = 'smtp://mail.example'".to_owned(), "email.url needs email.from"),
+        ("from = 'Library'".to_owned(), "email.from must be a mail address"),
+        ("per_domain = '10'".to_owned(), "email.per_domain must be a rate"),
+        ("timeout = '1h'".to_owned(), "email.timeout must be a duration from 1s to 10m"),
+        ("urll = 'x'".to_owned(), "email.urll is no setting; did you mean email.url?"),
+        (format!("{from}\nurl = 'smtp://u@mail.example'"), "so email.password_file must name the file"),
+        (format!("{from}\nurl = 'smtp://mail.example'\npassword_file = 'x'"), "needs a user in email.url"),
+        (format!("{from}\nurl = 'smtp://u:hunter2@mail.example?tls=none'"), "would send the password over the network"),
+        (format!("{from}\nurl = 'smtp://u:hunter2@mail.example'\npassword_file = 'x'"), "keep one of them"),
+        (named("password_file"), "email.password_file: cannot look at"),
+        (format!("{from}\nurl = 'smtp://mail.example'\nca_file = '{}'", missing.display()), "email.ca_file: "),
+        ("[http]\npublic_url = 'app.example'".to_owned(), "http.public_url must be empty or the address"),
+    ] {
+        let file = settings(folder.path(), &format!("[email]\n{text}\n"));
+        let said = run(&["config", "check", &file], "");
+        assert!(said.code == 64 && said.out.contains(told), "{text}: {said:?}");
+        assert!(!format!("{said:?}").contains("hunter2"), "{said:?}");
+    }
+    let file = settings(folder.path(), &format!("[email]\n{from}\nurl = 'smtp://u:hunter2@mail.example'\n"));
+    let said = run(&["config", "show", "--config", &file], "").well();
+    assert!(said.out.contains("url = \"smtp://u:…@mail.example\"") && !said.out.contains("hunter2"), "{said:?}");
+    // What was shown can't be used as if the mark was the password.
+    let again = settings(folder.path(), &said.out);
+    let said = run(&["config", "check", &again], "");
+    assert!(said.code == 64 && said.out.contains("which leaves the password out"), "{said:?}");
+    let env = [("TIDINGS_EMAIL_URL", "smtp://u:hunter2@mail.example"), ("TIDINGS_EMAIL_FROM", "a@b.example")];
+    let empty = settings(folder.path(), "");
+    let said = run_with(&["config", "show", "--json", "--all", "--config", &empty], "", &env).well();
+    assert!(said.out.contains("TIDINGS_EMAIL_URL") && !said.out.contains("hunter2"), "{said:?}");
+}
+
+#[test]
+fn a_server_does_not_start_on_a_mail_set_up_that_can_not_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authorities = folder.path().join("ca.pem");
+    std::fs::write(&authorities, "not a certificate").expect("ours to write");
+    let with = |name: &'static str, value: &Path| {
+        let setup = Setup::serve().env("TIDINGS_EMAIL_FROM", "library@example.org");
+        setup.env("TIDINGS_EMAIL_URL", "smtp://u@mail.example").env(name, arg(value)).attempt()
+    };
+    let Err(refused) = with("TIDINGS_EMAIL_PASSWORD_FILE", &folder.path().join("missing")) else {
+        panic!("it started without the password")
+    };
+    assert!(refused.log.contains("missing"), "{}", refused.log);
+    let setup = Setup::serve().env("TIDINGS_EMAIL_FROM", "library@example.org");
+    let setup = setup.env("TIDINGS_EMAIL_URL", "smtps://mail.example").env("TIDINGS_EMAIL_CA_FILE", arg(&authorities));
+    let Err(refused) = setup.attempt() else { panic!("it started without authorities") };
+    assert_eq!(refused.code, Some(64));
+    assert!(refused.log.contains("[email] ca_file, holds no certificate in PEM"), "{}", refused.log);
+}
