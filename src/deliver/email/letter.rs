@@ -13,7 +13,7 @@ use lettre::message::{Mailbox, Message, MultiPart, SinglePart};
 use super::relay::Sender;
 use crate::broker::{UnsubscribeKey, Unsubscription};
 use crate::deliver::one_line;
-use crate::model::{Bulk, Letter, Parcel};
+use crate::model::{Bulk, Email, Letter, Parcel};
 
 const AUTO_SUBMITTED: HeaderName = HeaderName::new_from_ascii_str("Auto-Submitted");
 const CONTENT_LANGUAGE: HeaderName = HeaderName::new_from_ascii_str("Content-Language");
@@ -54,7 +54,9 @@ impl Writer {
     /// # Errors
     /// Why it can never be one.
     pub(super) fn mail(&self, parcel: &Parcel) -> Result<Mail, String> {
-        let to: Address = parcel.address.parse().map_err(|_| "the address is none that mail can go to".to_owned())?;
+        // Our own rule first: it is the narrower one, and lettre writes an address into a command as it is.
+        let to = Email::new(&parcel.address).ok().and_then(|address| address.as_str().parse::<Address>().ok());
+        let to = to.ok_or_else(|| "the address is none that mail can go to".to_owned())?;
         let millis = u64::try_from(parcel.published_at.as_millis()).unwrap_or_default();
         let mut builder = Message::builder()
             .from(self.from.clone())
