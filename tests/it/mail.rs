@@ -355,8 +355,8 @@ async fn a_domain_is_written_to_at_the_pace_that_was_set() {
 fn with_links(relay: &str) -> (Server, UnsubscribeKey) {
     let server =
         Setup::serve().env("TIDINGS_EMAIL_URL", relay).env("TIDINGS_EMAIL_FROM", "library@example.org").start();
-    let secret = std::fs::read(server.data().join("unsubscribe.key")).expect("it was made at the start");
-    (server, UnsubscribeKey::new(&secret))
+    let secret = std::fs::read_to_string(server.data().join("unsubscribe.key")).expect("it was made at the start");
+    (server, UnsubscribeKey::new(secret.trim().as_bytes()))
 }
 
 fn about_loans(user: &str) -> Unsubscription {

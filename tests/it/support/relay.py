@@ -44,7 +44,7 @@ def read(content):
     return {
         "headers": [[name, str(value)] for name, value in message.items()],
         "type": message.get_content_type(),
-        "parts": [{"type": part.get_content_type(), "text": part.get_content()} for part in parts],
+        "parts": [{"type": part.get_content_type(), "text": part.get_content().replace("\r\n", "\n")} for part in parts],
         "longest": max(len(line) for line in content.split(b"\r\n")),
         "ascii": content.isascii(),
     }
