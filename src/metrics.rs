@@ -15,6 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// One label, whose values are a closed set.
 pub type Label = [(&'static str, &'static str); 1];
+/// Two labels, whose values are closed sets.
+pub type Labels = [(&'static str, &'static str); 2];
 
 /// Everything the server counts.
 pub struct Metrics {
@@ -86,6 +88,12 @@ pub struct Metrics {
     pub undelivered: Counter,
     /// Entries that retention took.
     pub pruned: Counter,
+    /// What became of deliveries besides the inbox, by `medium` and `outcome`: sent, retried, dead, skipped, cancelled.
+    pub outbox_deliveries: Family<Labels, Counter>,
+    /// Deliveries that wait to be carried, by `medium`.
+    pub outbox_pending: Family<Label, Gauge>,
+    /// Seconds for which the first of them has been due, by `medium`.
+    pub outbox_oldest: Family<Label, Gauge>,
     /// Users whose stored counts were found to differ from a recount of their entries.
     pub drift: Counter,
 }
@@ -97,6 +105,7 @@ impl Default for Metrics {
         this.register_process(&mut registry);
         this.register_streams(&mut registry);
         this.register_log(&mut registry);
+        this.register_outbox(&mut registry);
         Self { registry, ..this }
     }
 }
@@ -140,6 +149,9 @@ impl Metrics {
             deaths: Family::default(),
             undelivered: Counter::default(),
             pruned: Counter::default(),
+            outbox_deliveries: Family::default(),
+            outbox_pending: Family::default(),
+            outbox_oldest: Family::default(),
             registry: Registry::default(),
         }
     }
@@ -210,6 +222,25 @@ impl Metrics {
             "count_drift",
             "Users whose stored counts differed from a recount of their entries; always 0 unless there is a fault",
             self.drift.clone(),
+        );
+    }
+
+    fn register_outbox(&self, registry: &mut Registry) {
+        registry.register(
+            "outbox_deliveries",
+            "What became of deliveries besides the inbox, by medium and outcome",
+            self.outbox_deliveries.clone(),
+        );
+        registry.register(
+            "outbox_pending",
+            "Deliveries that wait to be carried, by medium",
+            self.outbox_pending.clone(),
+        );
+        registry.register_with_unit(
+            "outbox_oldest",
+            "For how long the first of them has been due, by medium",
+            Unit::Seconds,
+            self.outbox_oldest.clone(),
         );
     }
 

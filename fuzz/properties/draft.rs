@@ -111,6 +111,8 @@ fn as_json(draft: &Draft) -> String {
         Some(Expiry::After(span)) => field("expires_in", Some(span.as_secs().to_string())),
         Some(Expiry::At(moment)) => field("expires_at", Some(text(&moment.to_string()))),
     }
+    let media: Vec<_> = draft.via.media.iter().map(|medium| text(medium.as_str())).collect();
+    field("via", Some(format!("[{}]", media.join(","))));
     json.push('}');
     json
 }

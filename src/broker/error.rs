@@ -79,6 +79,8 @@ impl From<StoreError> for BrokerError {
                 Refusal::TopicManaged => Self::TopicManaged,
                 Refusal::TooManyFollowed => Self::TooMany("topics that one user follows"),
                 Refusal::TooManyScheduled => Self::TooMany("scheduled notifications"),
+                Refusal::TooManyCarried => Self::TooMany("people for media other than the inbox"),
+                Refusal::TooManyExpansions => Self::TooMany("publishes whose deliveries are still being made"),
                 Refusal::TooManyTemplates => Self::TooMany("templates"),
                 Refusal::TooManyPreferences => Self::TooMany("categories that one user's preferences name"),
                 Refusal::TooManyRevocations => Self::TooMany("users whose access is taken back"),

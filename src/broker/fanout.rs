@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::newest::Newest;
+use super::outbox::Signals;
 use super::tally::{Sees, Tallies};
 use crate::hub::{Ended, Hub, Pushed, Subscriber};
 use crate::interleave;
@@ -35,6 +36,7 @@ pub(super) struct Fanout {
     tallies: Arc<Mutex<Tallies>>,
     newest: Arc<Newest>,
     metrics: Arc<Metrics>,
+    outbox: Arc<Signals>,
     /// The newest position that was fanned out.
     head: Seq,
     /// How many commits it has seen.
@@ -73,9 +75,10 @@ impl Fanout {
         tallies: Arc<Mutex<Tallies>>,
         newest: Arc<Newest>,
         metrics: Arc<Metrics>,
+        outbox: Arc<Signals>,
         turns: watch::Sender<u64>,
     ) -> Self {
-        Self { epoch, hub, tallies, newest, metrics, head: Seq::ZERO, turns, due: BinaryHeap::new() }
+        Self { epoch, hub, tallies, newest, metrics, outbox, head: Seq::ZERO, turns, due: BinaryHeap::new() }
     }
 
     /// Runs until the commit feed ends.
@@ -139,6 +142,8 @@ impl Fanout {
                 touched.users.extend(self.tallies.lock().deleted(topic, seq));
                 self.hub.forget(topic, seq);
             }
+            Change::Outbox { medium, event, count } => self.outbox.note(&self.metrics, medium, event, count),
+            Change::Expands => self.outbox.expand.notify_one(),
             Change::Listens { user, locale } => {
                 self.hub.of_user(user, |subscriber| subscriber.listen(locale.clone()));
             }
@@ -341,7 +346,8 @@ mod tests {
         let epoch = Epoch::new("k7x2m").expect("an epoch");
         let metrics = Arc::new(Metrics::default());
         let newest = Arc::new(Newest::new(metrics.clone()));
-        let fanout = Fanout::new(epoch, hub.clone(), tallies.clone(), newest, metrics, watch::channel(0).0);
+        let fanout =
+            Fanout::new(epoch, hub.clone(), tallies.clone(), newest, metrics, Arc::default(), watch::channel(0).0);
         let (commits, feed) = mpsc::channel(1);
         Lifecycle::default().spawn_core(fanout.run(feed));
         tallies.lock().attach(USER);

@@ -806,6 +806,7 @@ fn draft(sending: &Sending) -> Draft {
         },
         category_named: category.is_some(),
         life: Life { collapse, ..Life::default() },
+        via: crate::model::Via::default(),
         content: Content { title: sending.title.clone(), category: category.unwrap_or_default(), ..Content::default() },
     }
 }

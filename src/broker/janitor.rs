@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Broker, Inner};
 use crate::lifecycle::Lifecycle;
 use crate::model::UserKey;
-use crate::store::{PruneFailed, PruneIdempotency, PruneTickets, Shrink, StoreError};
+use crate::store::{PruneDeliveries, PruneFailed, PruneIdempotency, PruneTickets, Shrink, StoreError};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_mins(1);
@@ -56,6 +56,8 @@ impl Janitor {
         broker.note_used_keys().await?;
         broker.finish_erasures().await?;
         while store.write(PruneFailed { before: now.before(FAILED_MEMORY), limit: BATCH }).await? == BATCH as usize {}
+        let before = now.before(broker.config().outbox.keep);
+        while store.write(PruneDeliveries { before, limit: BATCH }).await? == BATCH as usize {}
         broker.retain_topics().await?;
         for _ in 0..USER_PAGES {
             let (_, last) = broker.retain_users(self.after).await?;

@@ -7,6 +7,7 @@
 //! Rank 3: imports `model`, `wire`, `clock`, `metrics`, `lifecycle`, `interleave`, `store`, `hub`.
 
 mod admission;
+mod deliveries;
 mod ending;
 mod error;
 mod explain;
@@ -23,6 +24,7 @@ mod live;
 mod newest;
 mod notifications;
 mod opening;
+mod outbox;
 mod poll;
 mod presence;
 mod profiles;
@@ -53,6 +55,7 @@ pub use feed::{Feed, FeedItem, FeedRequest};
 pub use identity::Credentials;
 pub use inbox::InboxQuery;
 pub use intake::IntakeState;
+pub use outbox::{Lane, Lease, MAX_ANSWER_CHARS, Outbox, Wanted, next_try};
 pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};
 pub use template::{markdown, markdown_link};
@@ -69,8 +72,8 @@ use crate::clock::Clock;
 use crate::hub::{self, Hub};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
-use crate::model::{Cursor, Epoch, Timestamp, UserId, UserKey};
-use crate::store::{self, Appear, Policy, Store, StoreError};
+use crate::model::{Cursor, Epoch, Media, Timestamp, UserId, UserKey};
+use crate::store::{self, Appear, Expanded, Policy, Store, StoreError};
 
 /// Settings of the rules.
 #[derive(Clone, Debug)]
@@ -94,6 +97,9 @@ pub struct Config {
     /// How far ahead a notification may be scheduled.
     pub schedule_horizon: Duration,
     pub retention: Retention,
+    /// What carries notifications besides the inbox.
+    pub media: Media,
+    pub outbox: Outbox,
     pub jwt: JwtConfig,
     /// Makes and reads the links by which people unsubscribe; `None` where no mail was ever set up.
     pub unsubscribe: Option<UnsubscribeKey>,
@@ -117,6 +123,8 @@ impl Default for Config {
             unknown_users: Unknown::Create,
             schedule_horizon: Duration::from_hours(365 * 24),
             retention: Retention::default(),
+            media: Media::default(),
+            outbox: Outbox::default(),
             jwt: JwtConfig::default(),
             unsubscribe: None,
             operator_secret: None,
@@ -165,6 +173,7 @@ struct Inner {
     admission: admission::Admission,
     /// Wakes whoever does what is due.
     due: Arc<Notify>,
+    outbox: Arc<outbox::Signals>,
     keys: keys::Keyring,
     revocations: revocations::Revocations,
     /// Moves with each commit that the fan-out has seen.
@@ -203,7 +212,16 @@ impl Broker {
         let (turns, turned) = watch::channel(0);
         let epoch = store.epoch().clone();
         let newest = Arc::new(newest::Newest::new(metrics.clone()));
-        let fanout = fanout::Fanout::new(epoch, hub.clone(), tallies.clone(), newest.clone(), metrics.clone(), turns);
+        let signals = Arc::new(outbox::Signals::begin(&metrics));
+        let fanout = fanout::Fanout::new(
+            epoch,
+            hub.clone(),
+            tallies.clone(),
+            newest.clone(),
+            metrics.clone(),
+            signals.clone(),
+            turns,
+        );
         lifecycle.spawn_core(fanout.run(feed));
         let inner = Inner {
             config: ArcSwap::from_pointee(config),
@@ -217,6 +235,7 @@ impl Broker {
             newest,
             admission: admission::Admission::default(),
             due: Arc::default(),
+            outbox: signals.clone(),
             keys,
             revocations,
             turned,
@@ -228,6 +247,10 @@ impl Broker {
         let this = Self { inner: Arc::new(inner) };
         // What fell due while nothing ran is done before the first stream begins.
         this.catch_up().await?;
+        if this.inner.store.read(|session| session.snapshot(|reader| reader.expands())).await? == Expanded::More {
+            signals.expand.notify_one();
+        }
+        lifecycle.spawn_core(outbox::expand(Arc::downgrade(&this.inner), signals, lifecycle.clone()));
         lifecycle.spawn_core(schedule::run(Arc::downgrade(&this.inner), lifecycle.clone()));
         lifecycle.spawn_core(tally::reread(Arc::downgrade(&this.inner), lifecycle.clone()));
         lifecycle.spawn_core(janitor::run(Arc::downgrade(&this.inner), lifecycle.clone()));
@@ -267,13 +290,14 @@ impl Broker {
         self.inner.config()
     }
 
-    /// Goes on with other settings. What is fixed for as long as the server runs stays: the hub's and the store's limits
-    /// and the operator's credential.
+    /// Goes on with other settings. What is fixed for as long as the server runs stays: the hub's and the store's limits,
+    /// the operator's credential, and which media are set up, since what carries them is made at start.
     pub fn reconfigure(&self, config: Config) {
         let now = self.inner.config();
         let operator_secret = now.operator_secret.clone();
         let narrows = now.jwt.narrows(&config.jwt);
-        self.inner.config.store(Arc::new(Config { operator_secret, hub: now.hub, store: now.store.clone(), ..config }));
+        let (store, media) = (now.store.clone(), now.media.clone());
+        self.inner.config.store(Arc::new(Config { operator_secret, hub: now.hub, store, media, ..config }));
         if narrows {
             // A key that is gone may have been stolen: whoever streams by its tokens is judged anew.
             self.rotate_all();
@@ -309,8 +333,10 @@ impl Broker {
 
     /// The operator's rules that publishes meet.
     fn policy(&self) -> Policy {
-        let Config { unknown_topics, unknown_users, everyone_horizon, .. } = *self.inner.config();
-        Policy { topics: unknown_topics, users: unknown_users, everyone_horizon }
+        let config = self.inner.config();
+        let Config { unknown_topics, unknown_users, everyone_horizon, .. } = *config;
+        let media = Arc::new(config.media.clone());
+        Policy { topics: unknown_topics, users: unknown_users, everyone_horizon, media }
     }
 
     /// The user's number; someone new appears now, which fixes where `everyone` begins for them.

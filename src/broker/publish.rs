@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::keys::sha256;
 use super::{Broker, BrokerError};
 use crate::model::{
-    Audience, ContentError, Credential, Deliver, Draft, Expiry, Identity, Life, NotificationId, Principal, Scope,
-    Timestamp, TopicName,
+    Audience, ContentError, Credential, Deliver, Draft, Expiry, Identity, Life, Media, Medium, NotificationId,
+    Principal, Scope, Timestamp, TopicName,
 };
 use crate::store::{IdempotencyKey, Place, Publish, PublishOutcome, When};
 use crate::wire::publish::Published;
@@ -94,7 +94,7 @@ impl Broker {
             }
             _ => None,
         };
-        let when = when(&draft.life, now, self.inner.config().schedule_horizon);
+        let when = self.when(&draft, now);
         let waits = when.as_ref().is_ok_and(|when| *when != When::default());
         let publish = Publish {
             id: NotificationId(Uuid::now_v7()),
@@ -116,6 +116,20 @@ impl Broker {
         Ok(told(outcome))
     }
 
+    /// When a draft comes and goes, where it can be published at all: by these media, too.
+    ///
+    /// # Errors
+    /// Every rule that is broken.
+    pub(super) fn when(&self, draft: &Draft, now: Timestamp) -> Result<When, Vec<ContentError>> {
+        let config = self.inner.config();
+        let missing = missing_media(&config.media, &draft.via.media);
+        match when(&draft.life, now, config.schedule_horizon) {
+            Ok(when) if missing.is_empty() => Ok(when),
+            Ok(_) => Err(missing),
+            Err(errors) => Err(errors.into_iter().chain(missing).collect()),
+        }
+    }
+
     /// A caller's idempotency key as the store knows it.
     pub(super) fn idempotency_key(&self, by: &Identity, idempotency: Idempotency) -> IdempotencyKey {
         let Idempotency { key, route, body_hash, .. } = idempotency;
@@ -132,6 +146,20 @@ pub(super) fn told(outcome: PublishOutcome) -> Published {
         Place::Schedule(due) => (None, Some(due)),
     };
     Published { id, cursor, due, recipients, replayed }
+}
+
+/// A fault for each medium that is asked for and not set up.
+fn missing_media(media: &Media, via: &[Medium]) -> Vec<ContentError> {
+    let missing = via.iter().enumerate().filter(|(_, medium)| !media.has(**medium));
+    let fault = |(i, medium): (usize, &Medium)| ContentError {
+        pointer: format!("/via/{i}"),
+        detail: format!(
+            "{} is not set up on this server: the setting {} is missing",
+            medium.as_str(),
+            Media::setting(*medium)
+        ),
+    };
+    missing.map(fault).collect()
 }
 
 /// How late a moment of delivery may be and still mean now: clocks differ, and requests take their time.

@@ -6,7 +6,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::publish::{may_publish, when};
+use super::publish::may_publish;
 use super::{Broker, BrokerError, Inner};
 use crate::lifecycle::Lifecycle;
 use crate::model::{Deliver, Draft, Identity, NotificationId, Principal, Timestamp};
@@ -120,9 +120,8 @@ impl Broker {
             draft.content.sender = Some(user.user.as_str().to_owned());
         }
         let now = self.inner.clock.now();
-        let horizon = self.inner.config().schedule_horizon;
         // The end is counted from the moment that stays where no other is named.
-        let When { due, .. } = when(&draft.life, now, horizon).map_err(BrokerError::Invalid)?;
+        let When { due, .. } = self.when(&draft, now).map_err(BrokerError::Invalid)?;
         // A moment that has come is one too; only a draft that names none keeps the old one.
         let due = due.or((draft.life.deliver != Deliver::Now).then_some(now));
         let operation = Reschedule { id, draft, due, policy: self.policy() };

@@ -141,7 +141,7 @@ impl Broker {
         loop {
             let read = self.inner.store.read(|session| session.snapshot(|reader| reader.deleted_topic()));
             let Some(topic) = read.await? else { return Ok(taken) };
-            while !self.inner.store.write(ClearTopic(topic)).await? {}
+            while !self.inner.store.write(ClearTopic { topic, now: self.inner.clock.now() }).await? {}
         }
     }
 

@@ -4,6 +4,7 @@ use super::{Broker, BrokerError};
 use crate::interleave;
 use crate::model::{Cursor, Identity, MarkAs, MarkKind, Profile, Scope, Seq, UserId, UserKey};
 use crate::store::{EraseRows, ErasedPart, ForgetUser, Forgotten, Reader, StoreError, UserRow};
+use crate::wire::delivery::Asked;
 use crate::wire::inbox::Entry;
 use crate::wire::upkeep::{Erased, ExportFrom, ExportPage, ExportRecord};
 
@@ -120,12 +121,22 @@ fn page(reader: &Reader<'_>, key: Option<UserKey>, user: &UserId, from: ExportFr
         }
         ExportFrom::Scheduled(after) => {
             let rows = reader.scheduled_about(user, after)?;
-            let next = rows.last().map(|row| ExportFrom::Scheduled(Some(row.scheduled.id)));
-            let records = rows.into_iter().map(|row| ExportRecord::Scheduled(row.scheduled)).collect();
+            let last = rows.last().map(|row| row.scheduled.id);
+            let next = Some(last.map_or(ExportFrom::Deliveries(None), |id| ExportFrom::Scheduled(Some(id))));
+            let records = rows.into_iter().map(|row| ExportRecord::Scheduled(Box::new(row.scheduled))).collect();
             Ok(ExportPage { records, next })
+        }
+        ExportFrom::Deliveries(before) => {
+            let asked = Asked { user: Some(user.clone()), ..Asked::default() };
+            let rows = reader.deliveries(&asked, before, DELIVERIES_A_PAGE)?;
+            let records = rows.items.into_iter().map(|row| ExportRecord::Delivery(Box::new(row))).collect();
+            Ok(ExportPage { records, next: rows.next.map(|id| ExportFrom::Deliveries(Some(id))) })
         }
     }
 }
+
+/// Deliveries that one page of an export holds.
+const DELIVERIES_A_PAGE: usize = 200;
 
 /// Who the user is, without entries.
 fn profile(reader: &Reader<'_>, key: Option<UserKey>, user: &UserId) -> Result<Vec<ExportRecord>, StoreError> {

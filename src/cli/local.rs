@@ -6,6 +6,8 @@
 //!
 //! **Invariant**: the log is opened by whoever holds the directory's lock, and by nobody else.
 
+use std::time::Duration;
+
 use tokio::sync::{OnceCell, oneshot};
 use tokio::task::{JoinHandle, spawn_local};
 
@@ -17,7 +19,7 @@ use crate::config::Config;
 use crate::http::Process;
 use crate::server::listen::{self, Addresses, Inherited};
 use crate::server::state::{self, Endpoint, StateDir, StateError};
-use crate::server::{Ended, Server, Supervisor};
+use crate::server::{self, Ended, Server, Supervisor};
 
 /// Whether a directory that no server has used yet will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +128,10 @@ impl Own {
         // The settings here may not be those that the server runs with: a command takes nothing that it was not asked to.
         config.broker.retention = Retention::none();
         config.intake = None;
-        let server = Server::build(server_config(config, Supervisor::Nobody), state, Process::default()).await?;
+        config.broker.outbox.keep = Duration::MAX;
+        // And it carries nothing to anybody: it may be gone before an answer comes.
+        let config = server::Config { deliver: None, ..server_config(config, Supervisor::Nobody) };
+        let server = Server::build(config, state, Process::default()).await?;
         let operator = state::operator_credential(&data)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let run = server.run(listeners, async {

@@ -12,6 +12,7 @@ mod check;
 mod client;
 mod config;
 mod copies;
+mod delivery;
 mod demo;
 mod draft;
 mod exit;
@@ -99,6 +100,9 @@ enum Command {
     /// What became of a notification; take it back.
     #[command(subcommand)]
     Notification(notification::Command),
+    /// What went to whom by mail and DingTalk; try again what did not arrive.
+    #[command(subcommand)]
+    Delivery(delivery::Command),
     /// Notifications that wait for their time.
     #[command(subcommand)]
     Schedule(schedule::Command),
@@ -188,6 +192,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Key(command) => block_on(key::run(command)),
         Command::Topic(command) => block_on(topic::run(command)),
         Command::Notification(command) => block_on(notification::run(command)),
+        Command::Delivery(command) => block_on(delivery::run(command)),
         Command::Schedule(command) => block_on(schedule::run(command)),
         Command::User(command) => block_on(user::run(command)),
         Command::Template(command) => block_on(template::run(command)),

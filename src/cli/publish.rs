@@ -26,6 +26,7 @@ Examples:
   tidings publish --to everyone --title 'Closed on Monday' --priority 4
   tidings publish --to topic:ops --collapse disk --expires-in 2h --title 'Disk is full'
   tidings publish --to everyone --deliver-at 2026-12-24T08:00:00Z --title 'Closed today'
+  tidings publish --to user:alice --via email --title Due 'It ends on Friday'
   tidings publish --batch --json < notifications.ndjson
 
 Which server: --url, --socket or --data; else TIDINGS_URL; else http://127.0.0.1:8383.
@@ -82,11 +83,14 @@ pub(super) struct Args {
     /// Take it out of lists and counts then
     #[arg(long, value_name = "TIME")]
     expires_at: Option<String>,
+    /// Send it by this medium too: email, dingtalk; may be given more than once
+    #[arg(long, value_name = "MEDIUM")]
+    via: Vec<String>,
     /// Names this publish: a repetition with the same key changes nothing
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// Publish one notification a line of standard input, as POST /v1/notifications takes them
-    #[arg(long, conflicts_with_all = ["to", "title", "body", "body_file", "category", "priority", "click", "icon", "sender", "payload", "collapse", "delay", "deliver_at", "expires_in", "expires_at", "idempotency_key"])]
+    #[arg(long, conflicts_with_all = ["to", "title", "body", "body_file", "category", "priority", "click", "icon", "sender", "payload", "collapse", "delay", "deliver_at", "expires_in", "expires_at", "via", "idempotency_key"])]
     batch: bool,
     #[command(flatten)]
     server: ServerArgs,
@@ -124,6 +128,8 @@ struct Body<'a> {
     expires_in: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    via: &'a [String],
 }
 
 #[derive(Deserialize)]
@@ -200,6 +206,7 @@ impl Args {
             deliver_at: self.deliver_at.as_deref(),
             expires_in: self.expires_in.as_deref(),
             expires_at: self.expires_at.as_deref(),
+            via: &self.via,
         };
         Ok(serde_json::to_vec(&body)?)
     }

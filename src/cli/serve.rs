@@ -232,7 +232,8 @@ pub(super) fn server_config(config: Config, supervisor: Supervisor) -> server::C
         http: config.http,
         intake: config.intake,
         broker: config.broker,
-        deliver: config.deliver,
+        deliver: Some(config.deliver),
+        robots: config.dingtalk,
     }
 }
 

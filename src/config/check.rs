@@ -18,14 +18,14 @@ use super::value::{Value, duration, duration_text};
 use super::{Config, LogFormat, robots};
 use crate::broker::KeyFile;
 use crate::deliver::email;
-use crate::model::Category;
+use crate::model::{Category, Mail, Media};
 use crate::{broker, deliver, http, intake};
 
 /// Reads every setting and checks it, alone and against the others. Faults are left in the overlay, and the default stands
 /// in for what can't be used.
 pub(super) fn check(o: &mut Overlay) -> Config {
     let (dingtalk, robots) = robots::check(o);
-    let config = Config {
+    let mut config = Config {
         data: o.read("data", "the path of a directory", |v| path(v).flatten()),
         listen: o.read("http.listen", "IP:PORT, such as \"127.0.0.1:8383\" or \"[::1]:0\", or \"none\"", listen),
         socket: o.read("http.socket", "the path of a unix socket, or empty", path),
@@ -47,7 +47,11 @@ pub(super) fn check(o: &mut Overlay) -> Config {
         robots,
         intake: intake_config(o),
         broker: broker_config(o),
-        deliver: deliver::Config { email: email_config(o).map(Box::new) },
+        deliver: deliver::Config { workers: workers(o), email: email_config(o).map(Box::new) },
+    };
+    config.broker.media = Media {
+        email: config.deliver.email.as_ref().map(|mail| Mail { domain: mail.from.address.domain().to_owned() }),
+        dingtalk: (!config.dingtalk.robots.is_empty()).then(|| config.robots.clone()),
     };
     if config.drain_deadline > config.hard_deadline {
         let told = "server.drain_deadline must not be longer than server.hard_deadline";
@@ -234,12 +238,41 @@ fn broker_config(o: &mut Overlay) -> broker::Config {
         unknown_users: o.read("users.unknown", "\"create\" or \"refuse\"", unknown),
         schedule_horizon: span(o, "schedule.horizon", 60..=3_650 * DAY),
         retention: retention(o),
+        outbox: outbox(o),
         everyone_horizon: span(o, "topics.everyone_horizon", 0..=365 * DAY),
         idempotency_ttl: span(o, "idempotency.ttl", 60..=30 * DAY),
         ..broker::Config::default()
     };
     config.hub.max_subscribers = count(o, "streams.max", 1..=1_000_000);
     config
+}
+
+fn workers(o: &mut Overlay) -> deliver::Workers {
+    deliver::Workers { workers: count(o, "outbox.workers", 1..=256), ..deliver::Workers::default() }
+}
+
+fn outbox(o: &mut Overlay) -> broker::Outbox {
+    let schedule = "a list of 1 to 20 durations from 1s to 7d, such as [\"30s\", \"10m\"]";
+    broker::Outbox {
+        schedule: o.read("outbox.schedule", schedule, |v| steps(&v.list()?)),
+        keep: span(o, "outbox.keep", 3_600..=3_650 * DAY),
+        domain: o.read("outbox.domain", "the name of a domain, or empty", |v| domain(v.text()?)),
+    }
+}
+
+/// Waits between attempts.
+fn steps(texts: &[String]) -> Option<Vec<Duration>> {
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(7 * DAY);
+    let steps: Option<Vec<Duration>> =
+        texts.iter().map(|text| duration(text).filter(|step| bounds.contains(step))).collect();
+    steps.filter(|steps| (1..=20).contains(&steps.len()))
+}
+
+/// A domain as it may stand in a message id; the inner `None` is the empty text.
+fn domain(text: &str) -> Option<Option<String>> {
+    let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let valid = text.is_empty() || (text.len() <= 253 && text.split('.').all(label));
+    valid.then(|| some_text(text))
 }
 
 fn retention(o: &mut Overlay) -> broker::Retention {

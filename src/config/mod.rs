@@ -73,7 +73,7 @@ pub struct Config {
     pub intake: Option<intake::Config>,
     /// Without secrets: the server reads them from the state directory.
     pub broker: broker::Config,
-    /// Without secrets that are in files of their own.
+    /// Who carries what the outbox holds. Without secrets that are in files of their own.
     pub deliver: deliver::Config,
 }
 
@@ -225,6 +225,7 @@ impl Config {
             ("email.ca_file", mail.map(|m| &m.ca_file) != newer_mail.map(|m| &m.ca_file)),
             ("email.per_domain", mail.map(|m| &m.per_domain) != newer_mail.map(|m| &m.per_domain)),
             ("email.timeout", mail.map(|m| &m.timeout) != newer_mail.map(|m| &m.timeout)),
+            ("outbox.workers", self.deliver.workers != newer.deliver.workers),
             ("ops.listen", self.ops_listen != newer.ops_listen),
             ("dingtalk", self.dingtalk != newer.dingtalk || self.robots != newer.robots),
             ("amqp", self.intake != newer.intake),
@@ -293,6 +294,9 @@ mod tests {
             ("amqp.url", "amqp://mq.example", "--flag: amqp.url needs amqp.queue"),
             ("amqp.declare", "force", "--flag: amqp.declare must be \"passive\" or \"durable\""),
             ("amqp.prefetch", "0", "--flag: amqp.prefetch must be a whole number from 1 to 10000"),
+            ("outbox.schedule", "1h,8d", "--flag: outbox.schedule must be a list of 1 to 20 durations from 1s to 7d"),
+            ("outbox.domain", "a b", "--flag: outbox.domain must be the name of a domain, or empty"),
+            ("outbox.workers", "0", "--flag: outbox.workers must be a whole number from 1 to 256"),
             ("log.format", "xml", "--flag: log.format must be \"auto\""),
             ("data", "", "--flag: data must be the path"),
         ] {

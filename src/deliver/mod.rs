@@ -11,27 +11,20 @@
 pub mod dingtalk;
 pub mod email;
 mod post;
+mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+pub use self::worker::Workers;
+pub use crate::broker::MAX_ANSWER_CHARS;
+
+use crate::broker::Broker;
+use crate::lifecycle::Lifecycle;
+pub use crate::model::Outcome;
 use crate::model::{Medium, Parcel};
-
-/// Characters of what another side answered that are kept.
-pub const MAX_ANSWER_CHARS: usize = 300;
-
-/// What became of a parcel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The other side took it, in these words.
-    Sent { answer: String },
-    /// It may be taken later; `after` is what the other side asked for.
-    Later { reason: String, after: Option<Duration> },
-    /// It will never be taken.
-    Never { reason: String },
-}
 
 /// Carries one medium.
 pub trait Adapter: Send + Sync + 'static {
@@ -48,24 +41,23 @@ pub trait Adapter: Send + Sync + 'static {
     fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>>;
 }
 
-/// How media are carried; `None` where one is not set up.
+/// How media are carried; `None` where one is not set up. What carries DingTalk is made by `server::robots`, which reads the
+/// robots' files.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    pub workers: Workers,
     /// Boxed, since settings are handed on by value through much that sends no mail.
     pub email: Option<Box<email::Config>>,
-}
-
-/// An adapter for each medium that is set up.
-///
-/// # Errors
-/// [`email::ConfigFault`], whose text says what to do.
-pub fn adapters(config: &Config) -> Result<Vec<Arc<dyn Adapter>>, email::ConfigFault> {
-    let email = config.email.clone().map(|email| email::Email::new(*email)).transpose()?;
-    Ok(email.into_iter().map(|email| Arc::new(email) as Arc<dyn Adapter>).collect())
 }
 
 /// What another side said, as it is kept: one line without control characters, of at most [`MAX_ANSWER_CHARS`].
 fn one_line(text: &str) -> String {
     let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     plain.take(MAX_ANSWER_CHARS).collect::<String>().trim().to_owned()
+}
+
+/// Begins to carry what the outbox holds, until the drain; at most one adapter for a medium. Without adapters nothing is
+/// carried, and what waits is told of.
+pub fn start(broker: Broker, adapters: Vec<Arc<dyn Adapter>>, workers: Workers, lifecycle: &Lifecycle) {
+    lifecycle.spawn_edge(worker::run(broker, adapters, workers, lifecycle.clone()));
 }

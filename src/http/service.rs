@@ -18,8 +18,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use super::api::{
-    batch, demo, follows, health, inbox, keys, notifications, ops, profiles, publish, scheduled, session, streams,
-    templates, tickets, topics, unsubscribe, upkeep, users,
+    batch, deliveries, demo, follows, health, inbox, keys, notifications, ops, profiles, publish, scheduled, session,
+    streams, templates, tickets, topics, unsubscribe, upkeep, users,
 };
 use super::body::Body;
 use super::call::Call;
@@ -127,11 +127,12 @@ async fn contain<T>(handler: impl Future<Output = Result<T, Problem>>, metrics: 
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "a table in all but name: a line for each route")]
 async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
     match route {
         Route::Healthz => Ok(health::alive()),
         Route::Readyz => Ok(health::ready(&call)),
-        Route::Metrics => Ok(health::metrics(&call)),
+        Route::Metrics => Ok(health::metrics(&call).await),
         Route::InboxPage => assets::page(&call, "inbox.html"),
         Route::PublishPage => assets::page(&call, "publish.html"),
         Route::PreferencesPage => assets::page(&call, "preferences.html"),
@@ -170,6 +171,10 @@ async fn dispatch(route: Route, call: Call) -> Result<Response<Body>, Problem> {
         Route::Notification => notifications::status(&call).await,
         Route::Recipients => notifications::recipients(&call).await,
         Route::Retract => notifications::retract(&call).await,
+        Route::Deliveries => deliveries::list(&call).await,
+        Route::Delivery => deliveries::one(&call).await,
+        Route::RetryDelivery => deliveries::retry(&call).await,
+        Route::RetryDeliveries => deliveries::retry_many(call).await,
         Route::Scheduled => scheduled::list(&call).await,
         Route::ChangeScheduled => scheduled::change(call).await,
         Route::Topics => topics::list(&call).await,

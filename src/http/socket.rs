@@ -188,12 +188,12 @@ mod tests {
     async fn a_write_hands_over_little_at_once_and_at_least_something() {
         let (near, _far) = tokio::io::duplex(1024 * 1024);
         let mut socket = Socket::new(near, TIMEOUT);
-        let (large, small) = ([b'x'; 3 * AT_ONCE], [b'x'; AT_ONCE / 2]);
+        let (large, small) = (vec![b'x'; 3 * AT_ONCE], vec![b'x'; AT_ONCE / 2]);
         assert_eq!(socket.write(&large).await.expect("there is room"), AT_ONCE);
         for (slices, expected) in [
             (vec![&[][..], &large, &small], AT_ONCE),
-            (vec![&small, &small, &small], AT_ONCE),
-            (vec![&small, &large], AT_ONCE / 2),
+            (vec![&small[..], &small, &small], AT_ONCE),
+            (vec![&small[..], &large], AT_ONCE / 2),
             (vec![&[][..], &[]], 0),
         ] {
             let slices: Vec<io::IoSlice<'_>> = slices.iter().map(|slice| io::IoSlice::new(slice)).collect();

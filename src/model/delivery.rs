@@ -1,8 +1,10 @@
 //! A delivery: one notification on its way to one person by one medium, besides the inbox.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Category, Locale, Medium, NotificationId, Timestamp, UserId};
+use super::{Category, Locale, Medium, NotificationId, Robots, TemplateName, Timestamp, UserId};
 
 /// The number of a delivery. It is never given again, not even after an erasure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,4 +68,184 @@ pub struct Parcel {
     pub published_at: Timestamp,
     pub bulk: Bulk,
     pub letter: Letter,
+}
+
+/// What became of a parcel, as whoever carried it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The other side took it, in these words.
+    Sent { answer: String },
+    /// It may be taken later; `after` is what the other side asked for.
+    Later { reason: String, after: Option<Duration> },
+    /// It will never be taken.
+    Never { reason: String },
+}
+
+/// What a template says by one medium in one language.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lettering {
+    pub medium: Medium,
+    pub locale: Locale,
+    pub letter: Letter,
+}
+
+/// What a publish asks for besides the inbox. The default asks for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Via {
+    /// Each once.
+    pub media: Vec<Medium>,
+    /// By which it was published.
+    pub template: Option<TemplateName>,
+    /// What the template says by these media, where it says something of its own.
+    pub letters: Arc<[Lettering]>,
+    /// The language of readers for whom there is no better one.
+    pub default_locale: Locale,
+}
+
+/// Where a delivery is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeliveryState {
+    /// It waits for its time, or for its turn.
+    Pending,
+    /// An attempt is being made.
+    Leased,
+    /// The other side has taken it.
+    Sent,
+    /// It is not tried again by itself.
+    Dead,
+    /// What it was about is gone.
+    Cancelled,
+    /// It was never to be tried: no address, or no wish.
+    Skipped,
+}
+
+impl DeliveryState {
+    pub const ALL: [Self; 6] = [Self::Pending, Self::Leased, Self::Sent, Self::Dead, Self::Cancelled, Self::Skipped];
+    /// Their names, for people.
+    pub const NAMES: &str = "pending, leased, sent, dead, cancelled, skipped";
+
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Leased => "leased",
+            Self::Sent => "sent",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// Reads what [`DeliveryState::as_str`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// How one attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    Sent,
+    Later,
+    Never,
+    /// The server ended before an answer came.
+    Unknown,
+}
+
+impl AttemptOutcome {
+    pub const ALL: [Self; 4] = [Self::Sent, Self::Later, Self::Never, Self::Unknown];
+
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Later => "later",
+            Self::Never => "never",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Which media are set up, and by which lane a delivery goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Media {
+    pub email: Option<Mail>,
+    pub dingtalk: Option<Robots>,
+}
+
+/// Mail that is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// The domain that mail comes from.
+    pub domain: String,
+}
+
+impl Media {
+    /// Media that can be asked for, set up or not.
+    pub const KNOWN: [Medium; 2] = [Medium::Email, Medium::DingTalk];
+
+    pub const fn has(&self, medium: Medium) -> bool {
+        match medium {
+            Medium::Email => self.email.is_some(),
+            Medium::DingTalk => self.dingtalk.is_some(),
+            Medium::Webhook => false,
+        }
+    }
+
+    /// The setting that sets a medium up.
+    pub const fn setting(medium: Medium) -> &'static str {
+        match medium {
+            Medium::Email => "[email] url",
+            Medium::DingTalk => "[dingtalk.robots.NAME] url_file",
+            Medium::Webhook => "none yet",
+        }
+    }
+
+    /// The lane of an address about a category. `None` where nothing carries it.
+    pub fn lane(&self, medium: Medium, category: &Category, address: &str) -> Option<String> {
+        match medium {
+            Medium::Email => {
+                self.email.as_ref()?;
+                address.rsplit_once('@').map(|(_, domain)| domain.to_lowercase())
+            }
+            Medium::DingTalk => self.dingtalk.as_ref()?.robot_for(category).map(str::to_owned),
+            Medium::Webhook => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RobotName;
+    use super::*;
+
+    fn category(name: &str) -> Category {
+        Category::new(name).expect("a category")
+    }
+
+    #[test]
+    fn a_lane_is_what_one_destination_takes() {
+        let name = |name: &str| RobotName::new(name).expect("a name");
+        let mut robots = Robots::default();
+        assert_eq!(robots.add(&name("desk"), &[category("loans")]), Ok(()));
+        let few = robots.clone();
+        assert_eq!(robots.add(&name("all"), &[]), Ok(()));
+        let media = Media { email: Some(Mail { domain: "a.example".to_owned() }), dingtalk: Some(robots) };
+        let lane = |medium, about: &str, address: &str| media.lane(medium, &category(about), address);
+        assert_eq!(lane(Medium::Email, "loans", "\"a@b\"@Mail.Example").as_deref(), Some("mail.example"));
+        assert_eq!(lane(Medium::DingTalk, "loans", "u1").as_deref(), Some("desk"));
+        assert_eq!(lane(Medium::DingTalk, "ops", "u1").as_deref(), Some("all"));
+        assert_eq!(lane(Medium::Webhook, "ops", "u1"), None);
+        assert_eq!(Media::default().lane(Medium::Email, &category("ops"), "a@b.example"), None);
+        assert_eq!(few.robot_for(&category("ops")), None);
+    }
+
+    #[test]
+    fn states_are_read_as_they_are_written() {
+        for state in DeliveryState::ALL {
+            assert_eq!(DeliveryState::parse(state.as_str()), Some(state));
+            assert!(DeliveryState::NAMES.contains(state.as_str()));
+        }
+        assert_eq!(DeliveryState::parse("Sent"), None);
+    }
 }

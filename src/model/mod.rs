@@ -24,7 +24,9 @@ mod time;
 pub use address::{DingTalkId, Email, InvalidAddress, TimeZone};
 pub use audience::{Audience, FollowRule, MAX_RECIPIENTS};
 pub use counts::{CategoryCounts, Counts, Tally};
-pub use delivery::{Bulk, DeliveryId, Form, Letter, Parcel};
+pub use delivery::{
+    AttemptOutcome, Bulk, DeliveryId, DeliveryState, Form, Letter, Lettering, Mail, Media, Outcome, Parcel, Via,
+};
 pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TopicPattern, UserIdentity};
 pub use life::{CollapseKey, Death, Deliver, Expiry, Life};
 pub use locale::{InvalidLocale, Locale};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Audience, Category, Life, Seq, Timestamp, TopicName, Wording, Wordings};
+use super::{Audience, Category, Life, Seq, Timestamp, TopicName, Via, Wording, Wordings};
 
 /// Characters (Unicode scalar values) of a title at most.
 pub const MAX_TITLE_CHARS: usize = 250;
@@ -185,6 +185,8 @@ pub struct Draft {
     /// Whether the publisher named the category. A topic's entries bear the topic's own where none is named.
     pub category_named: bool,
     pub life: Life,
+    /// Where it goes besides the inbox.
+    pub via: Via,
 }
 
 /// A notification as the log holds it.

@@ -31,11 +31,12 @@ pub use control::Control;
 
 use accept::Gate;
 use listen::{Listener, Role};
+use robots::RobotError;
 use state::{Need, StateDir, StateError};
 
 use crate::broker::{self, Broker, Failure, KeyFile, OpenError, OperatorSecret, UnsubscribeKey};
 use crate::clock::Clock;
-use crate::deliver;
+use crate::deliver::{self, Adapter, Workers, dingtalk, email};
 use crate::http::{self, App, Process};
 use crate::intake::{self, Password};
 use crate::lifecycle::Lifecycle;
@@ -63,8 +64,10 @@ pub struct Config {
     pub intake: Option<intake::Config>,
     /// Its secrets are filled in from the state directory.
     pub broker: broker::Config,
-    /// Its secrets are filled in too.
-    pub deliver: deliver::Config,
+    /// Who carries what the outbox holds; `None` is nobody. Its secrets are filled in too.
+    pub deliver: Option<deliver::Config>,
+    /// The robots of DingTalk; their secrets are read from the files that are named here.
+    pub robots: dingtalk::Settings,
 }
 
 /// Who is told that the server is ready, lives and stops.
@@ -93,7 +96,9 @@ pub enum BuildError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Mail(#[from] deliver::email::ConfigFault),
+    Mail(#[from] email::ConfigFault),
+    #[error(transparent)]
+    Robots(#[from] RobotError),
 }
 
 /// How a server ended.
@@ -114,6 +119,8 @@ pub struct Server {
     state: StateDir,
     broker: Broker,
     app: App,
+    /// One for each medium that is set up.
+    carriers: Vec<Arc<dyn Adapter>>,
     lifecycle: Lifecycle,
 }
 
@@ -127,15 +134,15 @@ impl Server {
         config.read_keys(state.path())?;
         config.read_password()?;
         // Made before the log is opened, so that a set-up that can't work refuses the start.
-        drop(deliver::adapters(&config.deliver)?);
+        let clock = Clock::system();
+        let carriers = config.carriers(&clock)?;
         config.broker.operator_secret = Some(OperatorSecret(state.new_operator_credential()?));
         let (metrics, lifecycle) = (Arc::new(Metrics::default()), Lifecycle::default());
-        let broker =
-            Broker::open(state.path(), config.broker.clone(), Clock::system(), metrics.clone(), &lifecycle).await?;
+        let broker = Broker::open(state.path(), config.broker.clone(), clock, metrics.clone(), &lifecycle).await?;
         metrics.start_time.set(broker.clock().now().as_seconds());
         metrics.sockets_max.set(i64::try_from(connections_at_most(config.max_connections)).unwrap_or(i64::MAX));
         let app = App::new(broker.clone(), config.http.clone(), lifecycle.clone(), process);
-        Ok(Self { config, state, broker, app, lifecycle })
+        Ok(Self { config, state, broker, app, carriers, lifecycle })
     }
 
     /// A way to give the server other settings while it runs.
@@ -153,7 +160,7 @@ impl Server {
 
     /// Serves on the listeners until `shutdown` resolves, then drains.
     pub async fn run(self, listeners: Vec<Listener>, shutdown: impl Future<Output = ()>) -> Ended {
-        let Self { config, state, broker, app, lifecycle } = self;
+        let Self { config, state, broker, app, carriers, lifecycle } = self;
         let (stopped, cut) = (CancellationToken::new(), CancellationToken::new());
         let public = listeners.iter().filter(|listener| listener.role == Role::Public).count();
         let gate = |permits: usize| Gate {
@@ -164,6 +171,11 @@ impl Server {
         };
         let (everybody, operators, watchers) =
             (gate(permits(config.max_connections, public)), gate(OPERATOR_CONNECTIONS), gate(OPERATOR_CONNECTIONS));
+        if let Some(deliver) = config.deliver {
+            // It must have given back what it can before connections are cut.
+            let workers = Workers { grace: config.deadlines.drain * 4 / 5, ..deliver.workers };
+            deliver::start(broker.clone(), carriers, workers, &lifecycle);
+        }
         let status = status(&listeners);
         let mut probes = Vec::new();
         for listener in listeners {
@@ -304,7 +316,7 @@ impl Config {
     fn read_keys(&mut self, data: &Path) -> Result<(), StateError> {
         self.broker.jwt.secret = state::token_secret(data, self.jwt_secret_file.as_deref())?;
         self.broker.jwt.keys = state::verifying_keys(&self.jwt_keys)?;
-        let mail = self.deliver.email.as_mut();
+        let mail = self.deliver.as_mut().and_then(|deliver| deliver.email.as_mut());
         let need = if mail.is_some() { Need::Now } else { Need::None };
         self.broker.unsubscribe = state::unsubscribe_secret(data, need)?.map(|secret| UnsubscribeKey::new(&secret));
         if let Some(mail) = mail {
@@ -314,6 +326,19 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// What carries each medium that is set up; nothing where nothing is carried.
+    fn carriers(&self, clock: &Clock) -> Result<Vec<Arc<dyn Adapter>>, BuildError> {
+        let mut carriers: Vec<Arc<dyn Adapter>> = Vec::new();
+        let Some(deliver) = &self.deliver else { return Ok(carriers) };
+        if let Some(mail) = &deliver.email {
+            carriers.push(Arc::new(email::Email::new(email::Config::clone(mail))?));
+        }
+        if !self.robots.robots.is_empty() {
+            carriers.push(Arc::new(robots::dingtalk(&self.robots, clock)?));
+        }
+        Ok(carriers)
     }
 
     /// Fills in the password of the queue.
@@ -346,7 +371,8 @@ mod tests {
             http: http::Config::default(),
             intake: None,
             broker: broker::Config::default(),
-            deliver: deliver::Config::default(),
+            deliver: None,
+            robots: dingtalk::Settings::default(),
         }
     }
 

@@ -86,10 +86,6 @@ pub enum StateError {
          (systemctl edit tidings), or name the file itself"
     )]
     NoCredential(String),
-    #[error("{} can be read by every user of this machine, and holds a password: chmod 0600 {}", .0.display(), .0.display())]
-    Readable(PathBuf),
-    #[error("{} holds no password: write it there, in one line of UTF-8", .0.display())]
-    NotAPassword(PathBuf),
     #[error("{} is no file", .0.display())]
     NotAFile(PathBuf),
     #[error(
@@ -337,24 +333,6 @@ fn verifying_key(file: &KeyFile) -> Result<VerifyingKey, StateError> {
         read_bounded(&path)?
     };
     VerifyingKey::new(&file.algorithm, file.name.clone(), &bytes).map_err(|why| StateError::NotAKey { path, why })
-}
-
-/// Reads a password that settings name: the text of a file without the line break at its end.
-///
-/// # Errors
-/// [`StateError`], where it can't be read, is empty, or others can read it.
-pub fn password(named: &Path) -> Result<String, StateError> {
-    let path = handed_over(named)?;
-    if look(&path)?.mode() & 0o004 != 0 {
-        return Err(StateError::Readable(path));
-    }
-    let bytes = read_bounded(&path)?;
-    let text = String::from_utf8(bytes).unwrap_or_default();
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() || text.len() as u64 > MAX_SECRET_BYTES || text.contains(char::is_control) {
-        return Err(StateError::NotAPassword(path));
-    }
-    Ok(text.to_owned())
 }
 
 /// How keys in PEM begin (RFC 7468).

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::sight::Span;
-use crate::model::{Category, Locale, Notification, Seq, StateChange, Tally, TopicKey, TopicName, UserKey};
+use crate::model::{Category, Locale, Medium, Notification, Seq, StateChange, Tally, TopicKey, TopicName, UserKey};
 
 /// One durable group.
 #[derive(Clone, Debug)]
@@ -81,6 +81,27 @@ pub enum Change {
         topic: TopicKey,
         seq: Seq,
     },
+    /// So many deliveries by a medium came to be this.
+    Outbox {
+        medium: Medium,
+        event: OutboxEvent,
+        count: u64,
+    },
+    /// Deliveries to many are to be made, or cancelled.
+    Expands,
+}
+
+/// What may happen to a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OutboxEvent {
+    /// It was made, or revived.
+    Pending,
+    Sent,
+    /// An attempt failed, and another one follows.
+    Retried,
+    Dead,
+    Skipped,
+    Cancelled,
 }
 
 /// A tally with what tells it from the user's others.

@@ -12,7 +12,7 @@ use super::commit::{Change, Reach, Standing};
 use super::notifications::{self, Located};
 use super::states::States;
 use super::writer::{Need, OpError, Operation, Tx};
-use super::{Refusal, schedule};
+use super::{Refusal, deliveries, schedule};
 use crate::model::{
     Became, Category, Death, MarkTarget, NotificationId, Seq, StateChange, Tally, Timestamp, TopicKey, UserKey,
 };
@@ -117,6 +117,9 @@ impl Owner {
 
 /// Ends a notification for all who have it. It must be alive. Returns how many inboxes were touched.
 pub(super) fn kill(tx: &mut Tx<'_>, dead: &Located, death: Death, now: Timestamp) -> Result<u64, OpError> {
+    if dead.carried {
+        deliveries::cancel(tx, dead.id, deliveries::why(death), now)?;
+    }
     match dead.source.as_topic() {
         Some(topic) => kill_of_topic(tx, dead, topic, death),
         None => kill_direct(tx, dead, death, now),
@@ -186,6 +189,9 @@ pub(super) fn replace_direct(
     }
     for user in &held {
         bury(tx, *user, dead, death, died, now)?;
+    }
+    if dead.carried {
+        deliveries::cancel_to(tx, dead.id, &held, deliveries::why(death), now)?;
     }
     if !tx.sql(IS_HELD)?.exists([dead.seq])? {
         mark_dead(tx, dead.seq, death, died)?;

@@ -53,6 +53,10 @@ const UNSIGN_SCHEDULED: &str = "UPDATE scheduled SET sender = NULL WHERE sender 
 /// A name that none can have, and that sorts before all that can.
 const FORGET_NAME: &str = "UPDATE users SET name = char(10) || id WHERE id = ?1";
 const SELECT_FORGOTTEN: &str = "SELECT id FROM users WHERE name < ' ' LIMIT 1";
+/// With their attempts.
+const DELETE_DELIVERIES: &str = "
+    DELETE FROM deliveries WHERE id IN
+        (SELECT id FROM deliveries INDEXED BY deliveries_by_user WHERE user = ?1 ORDER BY id LIMIT ?2)";
 const DELETE_USER: &str = "DELETE FROM users WHERE id = ?1";
 
 #[cfg(test)]
@@ -78,6 +82,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     UNSIGN_SCHEDULED,
     FORGET_NAME,
     SELECT_FORGOTTEN,
+    DELETE_DELIVERIES,
     DELETE_USER,
 ];
 
@@ -211,7 +216,7 @@ impl EraseRows {
                 return Ok(part);
             }
         }
-        for sql in [DELETE_MARKS, DELETE_WATERMARKS] {
+        for sql in [DELETE_MARKS, DELETE_WATERMARKS, DELETE_DELIVERIES] {
             if tx.sql(sql)?.execute(params![self.user, MAX_TAKEN])? > 0 {
                 return Ok(part);
             }

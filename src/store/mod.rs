@@ -17,7 +17,10 @@ mod check;
 pub mod commit;
 mod copying;
 mod deaths;
+mod deliveries;
+mod dispatches;
 mod erase;
+mod expansions;
 mod export;
 mod fault;
 mod follows;
@@ -25,6 +28,8 @@ mod hop;
 mod idempotency;
 mod inbox;
 mod keys;
+mod leases;
+mod letters;
 mod log;
 mod marks;
 mod notifications;
@@ -62,15 +67,18 @@ use tokio::sync::{Semaphore, mpsc};
 pub use backup::Backup;
 pub use ballast::{BALLAST_BYTES, Ballast, Laid};
 pub use check::{Check, Mend, check_stopped};
-pub use commit::{Change, Commit, Reach, Standing};
+pub use commit::{Change, Commit, OutboxEvent, Reach, Standing};
 pub use deaths::{Retract, RetractOutcome};
+pub use dispatches::{DeliveryRows, MAX_LOOKED_AT, PruneDeliveries, Retry};
 pub use erase::{EraseRows, ErasedPart, ForgetUser, Forgotten};
+pub use expansions::{Expand, Expanded, MAX_CARRIED, MAX_EXPANSIONS};
 pub use export::UserRow;
 pub use fault::Failure;
 pub use follows::{AskedBy, Follow, FollowOutcome, FollowedRow, MAX_FOLLOWED, Mute, Muting, Unfollow};
 pub use idempotency::{IdempotencyKey, PruneIdempotency, Recall};
 pub use inbox::{InboxState, PageQuery, StatedEntry};
 pub use keys::{AddKey, KeyRow, RevokeKey, RotateKey, TouchKeys};
+pub use leases::{Ending, FindLanes, FreeLeases, LaneRow, Leased, Turn, Verdict, Wanted};
 pub use marks::{MarkEntries, MarkOutcome};
 pub use open::OpenError;
 pub use profiles::{Acquaintance, PutProfile};
@@ -142,6 +150,10 @@ pub enum Refusal {
     TooManyFollowed,
     /// [`MAX_SCHEDULED`] is reached.
     TooManyScheduled,
+    /// More people than [`MAX_CARRIED`] would be reached by media other than the inbox.
+    TooManyCarried,
+    /// [`MAX_EXPANSIONS`] is reached.
+    TooManyExpansions,
     /// [`MAX_REVOCATIONS`] is reached.
     TooManyRevocations,
     /// A user's preferences name more categories than are kept.

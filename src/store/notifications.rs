@@ -15,8 +15,8 @@ use crate::model::{
 const INSERT_NOTIFICATION: &str = "
     INSERT INTO notifications
         (seq, id, topic, ordinal, category, priority, title, body, data, icon, click, actions, sender, created_at,
-         collapse, expires_at, publisher_kind, publisher, worded)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+         collapse, expires_at, publisher_kind, publisher, worded, carried)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
 pub(super) const SELECT_NOTIFICATION: &str = "
     SELECT n.seq, n.id, t.name, c.name, n.priority, n.title, n.body, n.data, n.icon, n.click, n.actions, n.sender,
            n.created_at, n.topic, n.category, n.died, n.worded
@@ -25,13 +25,15 @@ pub(super) const SELECT_NOTIFICATION: &str = "
     LEFT JOIN topics t ON t.id = n.topic
     WHERE n.seq = ?1 AND t.deleted IS NULL";
 const LOCATE: &str = "
-    SELECT n.seq, n.id, n.topic, n.category, c.name, t.name, n.collapse, n.died, n.death, n.replaced_by
+    SELECT n.seq, n.id, n.topic, n.category, c.name, t.name, n.collapse, n.died, n.death, n.replaced_by,
+           n.carried
     FROM notifications n
     JOIN categories c ON c.id = n.category
     LEFT JOIN topics t ON t.id = n.topic
     WHERE n.id = ?1 AND t.deleted IS NULL";
 const LOCATE_AT: &str = "
-    SELECT n.seq, n.id, n.topic, n.category, c.name, t.name, n.collapse, n.died, n.death, n.replaced_by
+    SELECT n.seq, n.id, n.topic, n.category, c.name, t.name, n.collapse, n.died, n.death, n.replaced_by,
+           n.carried
     FROM notifications n
     JOIN categories c ON c.id = n.category
     LEFT JOIN topics t ON t.id = n.topic
@@ -54,6 +56,8 @@ pub(super) struct Record<'n> {
     pub(super) collapse: Option<&'n CollapseKey>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) publisher: &'n Principal,
+    /// Whether it goes by other media than the inbox too.
+    pub(super) carried: bool,
 }
 
 pub(super) fn insert(tx: &Tx<'_>, record: &Record<'_>) -> Result<(), rusqlite::Error> {
@@ -79,6 +83,7 @@ pub(super) fn insert(tx: &Tx<'_>, record: &Record<'_>) -> Result<(), rusqlite::E
         publisher_kind,
         publisher,
         !content.wordings.is_empty(),
+        record.carried,
     ])?;
     wordings::keep(tx, *id, &content.wordings)
 }
@@ -159,6 +164,8 @@ pub(super) struct Located {
     pub(super) topic: Option<TopicName>,
     pub(super) collapse: Option<String>,
     pub(super) death: Option<(Seq, Death)>,
+    /// Whether it goes by other media than the inbox too.
+    pub(super) carried: bool,
 }
 
 /// The notification with this id; none of a topic that was deleted.
@@ -186,6 +193,7 @@ fn located(row: &Row<'_>) -> Result<Located, rusqlite::Error> {
         topic: row.get(5)?,
         collapse: row.get(6)?,
         death,
+        carried: row.get(10)?,
     })
 }
 

@@ -11,12 +11,14 @@ use rusqlite::{OptionalExtension, params};
 
 use super::commit::{Change, Reach};
 use super::deaths::{self, Owner};
+use super::deliveries::{Carrying, Hearing, MAX_AT_ONCE, Noted};
+use super::expansions::Crowd;
 use super::notifications::{self, Record};
 use super::writer::{OpError, Operation, Tx};
-use super::{IdempotencyKey, Refusal, schedule, topics, users};
+use super::{IdempotencyKey, Refusal, expansions, letters, schedule, topics, users};
 use crate::model::{
-    Audience, Category, CollapseKey, Content, ContentError, Cursor, Death, Draft, Notification, NotificationId,
-    Principal, Seq, SourceKey, Tally, Timestamp, TopicKey, TopicName, UserId, UserKey,
+    Audience, Bulk, Category, CollapseKey, Content, ContentError, Cursor, Death, Draft, Media, Notification,
+    NotificationId, Principal, Seq, SourceKey, Tally, Timestamp, TopicKey, TopicName, UserId, UserKey, Via,
 };
 
 const INSERT_ENTRY: &str = "INSERT INTO entries (user, source, seq) VALUES (?1, ?2, ?3)";
@@ -44,12 +46,14 @@ pub enum Unknown {
 }
 
 /// The operator's rules that a publish meets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     pub topics: Unknown,
     pub users: Unknown,
     /// How far back `everyone` reaches for someone new.
     pub everyone_horizon: Duration,
+    /// What carries notifications besides the inbox.
+    pub media: Arc<Media>,
 }
 
 /// When a notification comes and goes, as moments.
@@ -133,7 +137,8 @@ impl Publish {
             expires_at: when.expires_at,
             publisher: &self.publisher,
             now: self.now,
-            policy: self.policy,
+            policy: &self.policy,
+            via: &self.draft.via,
         }
     }
 }
@@ -148,7 +153,8 @@ pub(super) struct Outgoing<'o> {
     pub(super) expires_at: Option<Timestamp>,
     pub(super) publisher: &'o Principal,
     pub(super) now: Timestamp,
-    pub(super) policy: Policy,
+    pub(super) policy: &'o Policy,
+    pub(super) via: &'o Via,
 }
 
 /// What was sent, and whom it reached.
@@ -160,6 +166,7 @@ pub(super) struct Sent {
 impl Outgoing<'_> {
     /// Whether it could be sent now, as far as its names are concerned.
     pub(super) fn check(&self, tx: &Tx<'_>) -> Result<(), OpError> {
+        self.check_carrying(tx)?;
         match self.to {
             Audience::Users(names) => self.check_users(tx, names),
             Audience::Topic(name) => match topics::find(tx, name)? {
@@ -171,6 +178,20 @@ impl Outgoing<'_> {
             },
             Audience::Everyone => Ok(()),
         }
+    }
+
+    /// Whether it is not too much for the media that it is to go by.
+    fn check_carrying(&self, tx: &Tx<'_>) -> Result<(), OpError> {
+        if self.via.media.is_empty() {
+            return Ok(());
+        }
+        let people = match self.to {
+            Audience::Users(names) if names.len() <= MAX_AT_ONCE => return Ok(()),
+            Audience::Users(names) => u64::try_from(names.len()).unwrap_or(u64::MAX),
+            Audience::Topic(name) => topics::find(tx, name)?.map_or(0, |topic| topic.followers),
+            Audience::Everyone => users::count_all(tx)?,
+        };
+        expansions::check(tx, people)
     }
 
     fn check_users(&self, tx: &Tx<'_>, names: &[UserId]) -> Result<(), OpError> {
@@ -223,6 +244,7 @@ impl Outgoing<'_> {
             }
             keys.push(user);
         }
+        self.carry_to_users(tx, category, &keys, seq)?;
         let recipients = u64::try_from(keys.len()).unwrap_or(u64::MAX);
         tx.change(Change::Published { notification, reach: Reach::Users(keys) });
         if !replaced.is_empty() {
@@ -244,7 +266,8 @@ impl Outgoing<'_> {
                 topics::add(tx, name, category, self.now)?
             }
         };
-        let (seq, followers) = self.append(tx, topic.key, name.clone(), topic.category)?;
+        let (seq, followers) = self.append(tx, topic.key, name.clone(), topic.category.clone())?;
+        self.carry_to_crowd(tx, &topic.category, Crowd::Followers(topic.key), seq)?;
         self.replace(tx, Owner::Topic(topic.key), seq)?;
         Ok(Sent { seq, recipients: Some(followers) })
     }
@@ -252,9 +275,62 @@ impl Outgoing<'_> {
     fn to_everyone(&self, tx: &mut Tx<'_>) -> Result<Sent, OpError> {
         let category = self.content.category.clone();
         let key = topics::everyone(tx, &category, self.now)?;
-        let (seq, _) = self.append(tx, key, TopicName::everyone(), category)?;
+        let (seq, _) = self.append(tx, key, TopicName::everyone(), category.clone())?;
+        self.carry_to_crowd(tx, &category, Crowd::Everyone(key), seq)?;
         self.replace(tx, Owner::Everyone, seq)?;
         Ok(Sent { seq, recipients: None })
+    }
+
+    /// Deliveries to users who were named: at once where they are few.
+    fn carry_to_users(
+        &self,
+        tx: &mut Tx<'_>,
+        category: &Category,
+        users: &[UserKey],
+        seq: Seq,
+    ) -> Result<(), rusqlite::Error> {
+        if users.len() > MAX_AT_ONCE {
+            return self.carry_to_crowd(tx, category, Crowd::Named, seq);
+        }
+        if self.via.media.is_empty() {
+            return Ok(());
+        }
+        letters::keep(tx, self.id, self.via)?;
+        let bulk = if users.len() > 1 { Bulk::Bulk } else { Bulk::Personal };
+        let carrying = self.carrying(category, bulk);
+        let mut noted = Noted::default();
+        for user in users {
+            carrying.carry(tx, *user, Hearing::Listens, &mut noted)?;
+        }
+        noted.tell(tx);
+        Ok(())
+    }
+
+    /// Deliveries to many are made behind this transaction.
+    fn carry_to_crowd(
+        &self,
+        tx: &mut Tx<'_>,
+        category: &Category,
+        crowd: Crowd,
+        seq: Seq,
+    ) -> Result<(), rusqlite::Error> {
+        if self.via.media.is_empty() {
+            return Ok(());
+        }
+        letters::keep(tx, self.id, self.via)?;
+        expansions::begin(tx, &self.carrying(category, Bulk::Bulk), crowd, seq)
+    }
+
+    fn carrying<'c>(&'c self, category: &'c Category, bulk: Bulk) -> Carrying<'c> {
+        Carrying {
+            id: self.id,
+            via: &self.via.media,
+            template: self.via.template.as_ref(),
+            category,
+            bulk,
+            media: &self.policy.media,
+            now: self.now,
+        }
     }
 
     /// Writes two rows, the notification and the topic's total, however many follow.
@@ -306,7 +382,8 @@ impl Outgoing<'_> {
         topic: Option<(TopicKey, u64)>,
     ) -> Result<(), rusqlite::Error> {
         let Self { collapse, expires_at, publisher, .. } = *self;
-        notifications::insert(tx, &Record { notification, category, topic, collapse, expires_at, publisher })
+        let carried = !self.via.media.is_empty();
+        notifications::insert(tx, &Record { notification, category, topic, collapse, expires_at, publisher, carried })
     }
 
     fn notification(&self, seq: Seq, topic: Option<TopicName>, category: Category) -> Notification {

@@ -12,12 +12,12 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::StoreError;
 use super::commit::Change;
 use super::deaths::{self, LEVEL_BITS, LEVELS};
-use super::notifications;
 use super::reader::Reader;
 use super::sight::{Sight, Span};
 use super::states::States;
 use super::writer::{Need, OpError, Operation, Tx};
-use crate::model::{Category, Seq, SourceKey, Timestamp, TopicKey, UserKey};
+use super::{deliveries, notifications};
+use crate::model::{Category, NotificationId, Seq, SourceKey, Timestamp, TopicKey, UserKey};
 
 /// What is kept. `None` keeps all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +133,10 @@ const CLEAR_NOTIFICATIONS: &str = "
         (SELECT seq FROM (SELECT seq FROM notifications WHERE topic = ?1 AND died IS NULL ORDER BY seq LIMIT ?2)
          UNION ALL
          SELECT seq FROM (SELECT seq FROM notifications WHERE topic = ?1 AND died IS NOT NULL ORDER BY seq LIMIT ?2))";
+/// Those of the next step that go by other media too.
+const SELECT_CARRIED: &str = "
+    SELECT id FROM notifications WHERE carried = 1 AND seq IN
+        (SELECT seq FROM (SELECT seq FROM notifications WHERE topic = ?1 AND died IS NULL ORDER BY seq LIMIT ?2))";
 /// Marks of the first page of those who follow, which goes behind them: each standing is passed once.
 const CLEAR_MARKS: &str = "
     DELETE FROM marks WHERE source = ?1 AND user IN
@@ -182,6 +186,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     DELETE_OLD_WATERMARKS,
     SELECT_DELETED,
     CLEAR_NOTIFICATIONS,
+    SELECT_CARRIED,
     CLEAR_MARKS,
     CLEAR_STANDINGS,
     CLEAR_MUTES,
@@ -507,7 +512,10 @@ impl PruneUser {
 
 /// Clears rows of a deleted topic, a bounded number at a time.
 #[derive(Clone, Copy, Debug)]
-pub struct ClearTopic(pub TopicKey);
+pub struct ClearTopic {
+    pub topic: TopicKey,
+    pub now: Timestamp,
+}
 
 impl Operation for ClearTopic {
     /// Whether nothing is left.
@@ -516,15 +524,22 @@ impl Operation for ClearTopic {
     const NEED: Need = Need::Little;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<bool, OpError> {
+        let carried: Vec<NotificationId> = tx
+            .sql(SELECT_CARRIED)?
+            .query_map(params![self.topic, MAX_TAKEN], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for id in carried {
+            deliveries::cancel(tx, id, deliveries::TOPIC_DELETED, self.now)?;
+        }
         // Marks are found by way of standings, so those go after them.
         let steps =
             [CLEAR_NOTIFICATIONS, CLEAR_MARKS, CLEAR_STANDINGS, CLEAR_MUTES, CLEAR_DEAD_BLOCKS, CLEAR_COLLAPSES];
         for sql in steps {
-            if tx.sql(sql)?.execute(params![self.0, MAX_TAKEN])? > 0 {
+            if tx.sql(sql)?.execute(params![self.topic, MAX_TAKEN])? > 0 {
                 return Ok(false);
             }
         }
-        tx.sql(CLEAR_TOPIC)?.execute([self.0])?;
+        tx.sql(CLEAR_TOPIC)?.execute([self.topic])?;
         Ok(true)
     }
 }

@@ -7,30 +7,30 @@ use super::deaths::kill;
 use super::notifications::{self, actions, actions_column};
 use super::publish::{Outgoing, Policy, Publish, When};
 use super::reader::Reader;
-use super::sql::AsPublisher;
+use super::sql::{AsMedia, AsPublisher};
 use super::writer::{Need, OpError, Operation, Tx};
-use super::{Refusal, StoreError, wordings};
+use super::{Refusal, StoreError, letters, wordings};
 use crate::model::{
     Audience, CollapseKey, Content, Death, Deliver, Draft, Expiry, Life, NotificationId, Principal, Priority, Seq,
-    Timestamp, TopicName, UserId,
+    Timestamp, TopicName, UserId, Via,
 };
 use crate::wire::status::{FailedDelivery, Scheduled};
 
 const INSERT_SCHEDULED: &str = "
     INSERT INTO scheduled
         (id, due, topic, users, category, category_named, priority, title, body, data, icon, click, actions, sender,
-         collapse, expires_at, publisher_kind, publisher, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+         collapse, expires_at, publisher_kind, publisher, created_at, via, template)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
 const DELETE_SCHEDULED: &str = "DELETE FROM scheduled WHERE id = ?1";
 const COUNT_SCHEDULED: &str = "UPDATE log SET scheduled = scheduled + ?1 WHERE id = 1 RETURNING scheduled";
 const SELECT_WAITING: &str = "SELECT scheduled FROM log WHERE id = 1";
 const SELECT_SCHEDULED: &str = "
     SELECT id, due, failed, topic, users, category, category_named, priority, title, body, data, icon, click, actions,
-           sender, collapse, expires_at, publisher_kind, publisher, created_at
+           sender, collapse, expires_at, publisher_kind, publisher, created_at, via, template
     FROM scheduled WHERE id = ?1";
 const SELECT_PAGE: &str = "
     SELECT id, due, failed, topic, users, category, category_named, priority, title, body, data, icon, click, actions,
-           sender, collapse, expires_at, publisher_kind, publisher, created_at
+           sender, collapse, expires_at, publisher_kind, publisher, created_at, via, template
     FROM scheduled WHERE (due, id) > (?1, ?2) ORDER BY due, id LIMIT ?3";
 const NEXT_DELIVERY: &str = "SELECT id, due FROM scheduled WHERE failed IS NULL ORDER BY due, id LIMIT 1";
 const NEXT_EXPIRY: &str = "
@@ -77,7 +77,7 @@ pub(super) fn add(
         Audience::Everyone => (Some(TopicName::everyone()), None),
     };
     let AsPublisher(publisher_kind, publisher) = AsPublisher::of(&publish.publisher);
-    let Draft { content, category_named, life, .. } = &publish.draft;
+    let Draft { content, category_named, life, via, .. } = &publish.draft;
     tx.sql(INSERT_SCHEDULED)?.execute(params![
         publish.id,
         due,
@@ -98,8 +98,11 @@ pub(super) fn add(
         publisher_kind,
         publisher,
         publish.now,
+        AsMedia(&via.media),
+        via.template,
     ])?;
     wordings::keep(tx, publish.id, &content.wordings)?;
+    letters::keep(tx, publish.id, via)?;
     count(tx, 1)
 }
 
@@ -192,6 +195,8 @@ pub(super) fn row(row: &Row<'_>) -> Result<ScheduledRow, rusqlite::Error> {
         content,
         category_named: row.get(6)?,
         life,
+        // The letters are in their table already, by its id.
+        via: Via { media: AsMedia::read(row.get(20)?), template: row.get(21)?, ..Via::default() },
         created_at: row.get(19)?,
     };
     Ok(ScheduledRow { scheduled, publisher: AsPublisher(row.get(17)?, row.get(18)?).principal(), expires_at })
@@ -241,7 +246,7 @@ impl Operation for Reschedule {
             publisher: known.publisher,
             idempotency: None,
             now: known.scheduled.created_at,
-            policy: self.policy,
+            policy: self.policy.clone(),
         };
         publish.outgoing(when).check(tx)?;
         remove(tx, self.id)?;
@@ -251,7 +256,7 @@ impl Operation for Reschedule {
 }
 
 /// Does what is due, the earliest first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SettleDue {
     pub now: Timestamp,
     /// Deliveries and expiries at most, so that the writer is not held.
@@ -329,7 +334,8 @@ impl SettleDue {
             expires_at,
             publisher: &publisher,
             now: self.now,
-            policy: self.policy,
+            policy: &self.policy,
+            via: &scheduled.via,
         };
         // A refusal here has written nothing; it is kept for whoever asks what became of it.
         match outgoing.send(tx) {
@@ -356,7 +362,9 @@ const fn failure(refusal: &Refusal) -> FailedDelivery {
     match refusal {
         Refusal::CategoryConflict(_) => FailedDelivery::CategoryConflict,
         Refusal::UnknownUsers(_) => FailedDelivery::UnknownUser,
-        Refusal::TooManyCategories => FailedDelivery::TooManyCategories,
+        Refusal::TooManyCategories | Refusal::TooManyCarried | Refusal::TooManyExpansions => {
+            FailedDelivery::TooManyCategories
+        }
         _ => FailedDelivery::UnknownTopic,
     }
 }

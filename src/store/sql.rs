@@ -5,8 +5,9 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRe
 use uuid::Uuid;
 
 use crate::model::{
-    About, Category, DingTalkId, Email, FollowRule, InvalidName, KeyId, Locale, MarkKind, Medium, NotificationId,
-    Principal, Seq, SourceKey, TemplateName, TimeZone, Timestamp, TopicKey, TopicName, UserId, UserKey, Wish,
+    About, AttemptOutcome, Bulk, Category, DeliveryId, DeliveryState, DingTalkId, Email, FollowRule, InvalidName,
+    KeyId, Locale, MarkKind, Medium, NotificationId, Principal, Seq, SourceKey, TemplateName, TimeZone, Timestamp,
+    TopicKey, TopicName, UserId, UserKey, Wish,
 };
 
 impl ToSql for Seq {
@@ -99,6 +100,82 @@ impl FromSql for Medium {
             3 => Ok(Self::Webhook),
             other => Err(FromSqlError::OutOfRange(other)),
         }
+    }
+}
+
+impl ToSql for DeliveryId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(i64::try_from(self.0).unwrap_or(i64::MAX).into())
+    }
+}
+
+impl FromSql for DeliveryId {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let number = value.as_i64()?;
+        u64::try_from(number).map(Self).map_err(|_| FromSqlError::OutOfRange(number))
+    }
+}
+
+impl ToSql for Bulk {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((*self == Self::Bulk).into())
+    }
+}
+
+impl FromSql for Bulk {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            0 => Ok(Self::Personal),
+            1 => Ok(Self::Bulk),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
+/// Numbers a closed set from 1, in the order of its `ALL`.
+macro_rules! numbered {
+    ($name:ident) => {
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                let place = Self::ALL.iter().position(|one| one == self).unwrap_or_default();
+                Ok((i64::try_from(place).unwrap_or_default() + 1).into())
+            }
+        }
+
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                let number = value.as_i64()?;
+                let place = usize::try_from(number - 1).ok().and_then(|place| Self::ALL.get(place));
+                place.copied().ok_or(FromSqlError::OutOfRange(number))
+            }
+        }
+    };
+}
+
+numbered!(DeliveryState);
+numbered!(AttemptOutcome);
+
+/// Media as bits of one column.
+pub(super) struct AsMedia<'m>(pub(super) &'m [Medium]);
+
+impl AsMedia<'_> {
+    const fn bit(medium: Medium) -> i64 {
+        match medium {
+            Medium::Email => 1,
+            Medium::DingTalk => 2,
+            Medium::Webhook => 4,
+        }
+    }
+
+    /// Reads what [`AsMedia`] wrote.
+    pub(super) fn read(bits: i64) -> Vec<Medium> {
+        Medium::ALL.into_iter().filter(|medium| bits & Self::bit(*medium) != 0).collect()
+    }
+}
+
+impl ToSql for AsMedia<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.0.iter().fold(0, |bits, medium| bits | Self::bit(*medium)).into())
     }
 }
 

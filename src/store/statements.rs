@@ -11,9 +11,10 @@ use tempfile::TempDir;
 
 use super::writer::Operation;
 use super::{
-    AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, erase, export, follows, idempotency, inbox, keys,
-    log, marks, notifications, profiles, publish, reader, recount, rehearsal, replay, retention, revocations, schedule,
-    sight, states, status, templates, tickets, topics, users, wordings,
+    AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, deliveries, dispatches, erase, expansions,
+    export, follows, idempotency, inbox, keys, leases, letters, log, marks, notifications, profiles, publish, reader,
+    recount, rehearsal, replay, retention, revocations, schedule, sight, states, status, templates, tickets, topics,
+    users, wordings,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -23,17 +24,21 @@ use crate::model::{
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const HORIZON: std::time::Duration = std::time::Duration::from_hours(7 * 24);
-const POLICY: Policy = Policy { topics: Unknown::Create, users: Unknown::Create, everyone_horizon: HORIZON };
 
 /// Each file of the store that holds SQL, with what it lists.
 const FILES: &[(&str, &[&str])] = &[
     ("deaths.rs", deaths::STATEMENTS),
+    ("deliveries.rs", deliveries::STATEMENTS),
+    ("dispatches.rs", dispatches::STATEMENTS),
     ("erase.rs", erase::STATEMENTS),
+    ("expansions.rs", expansions::STATEMENTS),
     ("export.rs", export::STATEMENTS),
     ("follows.rs", follows::STATEMENTS),
     ("idempotency.rs", idempotency::STATEMENTS),
     ("inbox.rs", inbox::STATEMENTS),
     ("keys.rs", keys::STATEMENTS),
+    ("leases.rs", leases::STATEMENTS),
+    ("letters.rs", letters::STATEMENTS),
     ("log.rs", log::STATEMENTS),
     ("marks.rs", marks::STATEMENTS),
     ("notifications.rs", notifications::STATEMENTS),
@@ -118,6 +123,10 @@ const WALKS: &[(&str, &str, &str)] = &[
     ("erase.rs", "scheduled", "what waits is bounded, and erasing is rare"),
     ("export.rs", "EXISTS", "what waits is bounded, and exporting is rare"),
     ("recount.rs", "count(*) FROM users", "an operator's question"),
+    ("expansions.rs", "FROM expansions", "they are bounded, and looked at one after the other"),
+    ("dispatches.rs", "FROM deliveries d JOIN users u ON u.id = d.user WHERE d.id <", "bounded, from the newest back"),
+    ("leases.rs", "INDEXED BY deliveries_leased WHERE state = 2 ORDER", "leases of an ended process, once at start"),
+    ("leases.rs", "SELECT EXISTS (SELECT 1 FROM deliveries", "the first row of an index of what is open"),
     ("schedule.rs", "WHERE failed IS NULL ORDER BY", "the first row of an index of what waits"),
     ("schedule.rs", "WHERE expires_at IS NOT NULL AND", "the first row of an index of what will expire"),
     ("templates.rs", "count(*) FROM templates", "templates are bounded, and counted when one is added"),
@@ -181,78 +190,92 @@ async fn every_statement_prepares_and_walks_through_no_big_table() {
     bench.close().await;
 }
 
+/// Each line: the file, what tells its statement from the others there, the step its plan must hold.
+const HOT: &[(&str, &str, &str)] = &[
+    ("replay.rs", "FROM entries", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
+    (
+        "replay.rs",
+        "died IS NULL ORDER BY seq LIMIT ?4",
+        "SEARCH notifications USING COVERING INDEX notifications_by_topic (topic=? AND seq>? AND seq<?)",
+    ),
+    (
+        "replay.rs",
+        "DISTINCT m.changed",
+        "SEARCH m USING COVERING INDEX marks_changed (user=? AND changed>? AND changed<?)",
+    ),
+    (
+        "replay.rs",
+        "DISTINCT changed FROM watermarks",
+        "SEARCH watermarks USING COVERING INDEX watermarks_changed (user=? AND changed>? AND changed<?)",
+    ),
+    ("replay.rs", "FROM watermarks w", "SEARCH w USING COVERING INDEX watermarks_changed (user=? AND changed=?)"),
+    ("replay.rs", "at IS NULL, n.id FROM marks m", "SEARCH m USING INDEX marks_changed (user=? AND changed=?)"),
+    ("inbox.rs", "FROM entries", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
+    (
+        "inbox.rs",
+        "FROM notifications",
+        "SEARCH notifications USING COVERING INDEX notifications_by_topic (topic=? AND seq>? AND seq<?)",
+    ),
+    (
+        "sight.rs",
+        "SELECT ordinal",
+        "SEARCH notifications USING COVERING INDEX notifications_by_topic (topic=? AND seq<?)",
+    ),
+    ("sight.rs", "FROM standings s", "SEARCH s USING PRIMARY KEY (user=?)"),
+    ("sight.rs", "count(*) FROM entries", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
+    ("leases.rs", "SELECT lane, next_at", "SEARCH lanes USING COVERING INDEX lanes_due (medium=?)"),
+    (
+        "leases.rs",
+        "next_at <= ?3",
+        "SEARCH deliveries USING COVERING INDEX deliveries_in_lane (medium=? AND lane=? AND next_at<?)",
+    ),
+    ("leases.rs", "lane > ?2", "SEARCH deliveries USING COVERING INDEX deliveries_in_lane (medium=? AND lane>?)"),
+    (
+        "leases.rs",
+        "SELECT min(next_at)",
+        "SEARCH deliveries USING COVERING INDEX deliveries_in_lane (medium=? AND lane=?)",
+    ),
+    (
+        "deliveries.rs",
+        "SELECT id, user, medium",
+        "SEARCH deliveries USING INDEX deliveries_by_notification (notification=? AND id>?)",
+    ),
+    (
+        "dispatches.rs",
+        "sum(state = 1)",
+        "SEARCH deliveries USING COVERING INDEX deliveries_by_notification (notification=?)",
+    ),
+    ("dispatches.rs", "deliveries_by_user JOIN", "SEARCH d USING INDEX deliveries_by_user (user=? AND id<?)"),
+    ("dispatches.rs", "count(*), min", "SEARCH deliveries USING COVERING INDEX deliveries_due (medium=?)"),
+    ("expansions.rs", "standings_by_topic", "SEARCH s USING INDEX standings_by_topic (source=? AND user>?)"),
+    ("states.rs", "FROM marks", "SEARCH marks USING PRIMARY KEY (user=? AND source=? AND seq=?)"),
+    ("marks.rs", "UPDATE marks", "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)"),
+    (
+        "marks.rs",
+        "INDEXED BY marks_taken_back\n",
+        "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)",
+    ),
+    ("recount.rs", "UNION ALL", "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)"),
+    ("notifications.rs", "SELECT n.seq, n.id, t.name", "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)"),
+    ("notifications.rs", "WHERE n.id = ?1", "SEARCH n USING INDEX sqlite_autoindex_notifications_1 (id=?)"),
+    ("publish.rs", "UPDATE topics", "SEARCH topics USING INTEGER PRIMARY KEY (rowid=?)"),
+    ("topics.rs", "t.name = ?1 AND", "SEARCH t USING INDEX topics_by_name (name=?)"),
+    ("follows.rs", "SELECT joined", "SEARCH standings USING PRIMARY KEY (user=? AND source=?)"),
+    ("users.rs", "FROM users WHERE name", "SEARCH users USING COVERING INDEX sqlite_autoindex_users_1 (name=?)"),
+    ("users.rs", "ORDER BY seq LIMIT 1", "SEARCH notifications USING INTEGER PRIMARY KEY (rowid>?)"),
+    (
+        "idempotency.rs",
+        "SELECT body_hash",
+        "SEARCH idempotency USING PRIMARY KEY (principal_kind=? AND principal=? AND route=? AND key=?)",
+    ),
+    ("idempotency.rs", "DELETE", "SEARCH idempotency USING COVERING INDEX idempotency_by_age (created_at<?)"),
+    ("tickets.rs", "SELECT hash", "SEARCH tickets USING INDEX sqlite_autoindex_tickets_1 (id=?)"),
+];
+
 #[tokio::test]
 async fn hot_statements_are_ranges_of_the_index_that_was_made_for_them() {
-    // Each line: the file, what tells its statement from the others there, the step its plan must hold.
-    let hot = [
-        ("replay.rs", "FROM entries", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
-        (
-            "replay.rs",
-            "died IS NULL ORDER BY seq LIMIT ?4",
-            "SEARCH notifications USING COVERING INDEX notifications_by_topic (topic=? AND seq>? AND seq<?)",
-        ),
-        (
-            "replay.rs",
-            "DISTINCT m.changed",
-            "SEARCH m USING COVERING INDEX marks_changed (user=? AND changed>? AND changed<?)",
-        ),
-        (
-            "replay.rs",
-            "DISTINCT changed FROM watermarks",
-            "SEARCH watermarks USING COVERING INDEX watermarks_changed (user=? AND changed>? AND changed<?)",
-        ),
-        ("replay.rs", "FROM watermarks w", "SEARCH w USING COVERING INDEX watermarks_changed (user=? AND changed=?)"),
-        ("replay.rs", "at IS NULL, n.id FROM marks m", "SEARCH m USING INDEX marks_changed (user=? AND changed=?)"),
-        ("inbox.rs", "FROM entries", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
-        (
-            "inbox.rs",
-            "FROM notifications",
-            "SEARCH notifications USING COVERING INDEX notifications_by_topic (topic=? AND seq>? AND seq<?)",
-        ),
-        (
-            "sight.rs",
-            "SELECT ordinal",
-            "SEARCH notifications USING COVERING INDEX notifications_by_topic (topic=? AND seq<?)",
-        ),
-        ("sight.rs", "FROM standings s", "SEARCH s USING PRIMARY KEY (user=?)"),
-        (
-            "sight.rs",
-            "count(*) FROM entries",
-            "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)",
-        ),
-        ("states.rs", "FROM marks", "SEARCH marks USING PRIMARY KEY (user=? AND source=? AND seq=?)"),
-        (
-            "marks.rs",
-            "UPDATE marks",
-            "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)",
-        ),
-        (
-            "marks.rs",
-            "INDEXED BY marks_taken_back\n",
-            "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)",
-        ),
-        (
-            "recount.rs",
-            "UNION ALL",
-            "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)",
-        ),
-        ("notifications.rs", "SELECT n.seq, n.id, t.name", "SEARCH n USING INTEGER PRIMARY KEY (rowid=?)"),
-        ("notifications.rs", "WHERE n.id = ?1", "SEARCH n USING INDEX sqlite_autoindex_notifications_1 (id=?)"),
-        ("publish.rs", "UPDATE topics", "SEARCH topics USING INTEGER PRIMARY KEY (rowid=?)"),
-        ("topics.rs", "t.name = ?1 AND", "SEARCH t USING INDEX topics_by_name (name=?)"),
-        ("follows.rs", "SELECT joined", "SEARCH standings USING PRIMARY KEY (user=? AND source=?)"),
-        ("users.rs", "FROM users WHERE name", "SEARCH users USING COVERING INDEX sqlite_autoindex_users_1 (name=?)"),
-        ("users.rs", "ORDER BY seq LIMIT 1", "SEARCH notifications USING INTEGER PRIMARY KEY (rowid>?)"),
-        (
-            "idempotency.rs",
-            "SELECT body_hash",
-            "SEARCH idempotency USING PRIMARY KEY (principal_kind=? AND principal=? AND route=? AND key=?)",
-        ),
-        ("idempotency.rs", "DELETE", "SEARCH idempotency USING COVERING INDEX idempotency_by_age (created_at<?)"),
-        ("tickets.rs", "SELECT hash", "SEARCH tickets USING INDEX sqlite_autoindex_tickets_1 (id=?)"),
-    ];
     let bench = Bench::open().await;
-    for (file, fragment, step) in hot {
+    for (file, fragment, step) in HOT {
         let plan = bench.plan(the(file, fragment));
         assert!(plan.iter().any(|found| found == step), "{file}, `{fragment}`: {plan:#?} does not hold\n{step}");
     }
@@ -290,12 +313,18 @@ async fn a_publish_to_a_topic_of_100_000_followers_writes_one_notification_row_a
             content: Content { title: title.to_owned(), ..Content::default() },
             category_named: false,
             life: crate::model::Life::default(),
+            via: crate::model::Via::default(),
         },
         when: Ok(super::When::default()),
         publisher: crate::model::Principal::Operator,
         idempotency: None,
         now: NOW,
-        policy: POLICY,
+        policy: Policy {
+            topics: Unknown::Create,
+            users: Unknown::Create,
+            everyone_horizon: HORIZON,
+            media: Arc::default(),
+        },
     };
     // The first follower and the first entry make the topic; the other followers come by SQL, for speed.
     let first = UserId::new("first").expect("a user");

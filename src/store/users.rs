@@ -14,13 +14,14 @@ const SELECT_EVERYONE_FROM: &str = "SELECT everyone_from, floor FROM users WHERE
 const SELECT_NAME: &str = "SELECT name FROM users WHERE id = ?1 AND name >= ' '";
 const NEXT_KEY: &str = "UPDATE log SET last_user = last_user + 1 WHERE id = 1 RETURNING last_user";
 const INSERT_USER: &str = "INSERT INTO users (id, name, everyone_from, appeared_at) VALUES (?1, ?2, ?3, ?4)";
+const COUNT_ALL: &str = "SELECT last_user FROM log WHERE id = 1";
 const ANY_EVERYONE: &str = "SELECT EXISTS (SELECT 1 FROM topics WHERE name = ?1)";
 /// The first notification at or after a position: one step of the search for a moment.
 const NEXT_AT: &str = "SELECT seq, created_at FROM notifications WHERE seq >= ?1 ORDER BY seq LIMIT 1";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] =
-    &[SELECT_USER, SELECT_NAME, SELECT_EVERYONE_FROM, NEXT_KEY, INSERT_USER, ANY_EVERYONE, NEXT_AT];
+    &[SELECT_USER, SELECT_NAME, SELECT_EVERYONE_FROM, NEXT_KEY, INSERT_USER, COUNT_ALL, ANY_EVERYONE, NEXT_AT];
 
 /// A user connects, or is named for the first time: from here on, what reaches `everyone` reaches them.
 #[derive(Clone, Debug)]
@@ -55,6 +56,11 @@ pub(super) fn find_or_add(
     let key: UserKey = tx.sql(NEXT_KEY)?.query_row([], |row| row.get(0))?;
     tx.sql(INSERT_USER)?.execute(params![key, user, from, now])?;
     Ok(key)
+}
+
+/// How many users there have ever been.
+pub(super) fn count_all(tx: &Tx<'_>) -> Result<u64, rusqlite::Error> {
+    tx.sql(COUNT_ALL)?.query_row([], |row| row.get(0))
 }
 
 /// The user's number, where there is one.

@@ -9,6 +9,7 @@
 pub mod batch;
 pub mod check;
 pub mod cursor;
+pub mod delivery;
 pub mod event;
 pub mod explain;
 pub mod frame;

@@ -4,11 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::json::BodyError;
-use super::publish::{LifeTexts, parse_short, topic_audience};
-use crate::model::{Category, Content, ContentError, Draft, Priority};
+use super::publish::{LifeTexts, medium, parse_short, topic_audience};
+use crate::model::{Category, Content, ContentError, Draft, Priority, Via};
 
 /// What a plain publish says besides its body: the name as a query parameter, and as a header.
-pub const PLAIN_FIELDS: [(&str, &str); 12] = [
+/// HTTP has a header `Via` of its own.
+pub const PLAIN_FIELDS: [(&str, &str); 13] = [
     ("to", "to"),
     ("title", "title"),
     ("priority", "priority"),
@@ -21,6 +22,7 @@ pub const PLAIN_FIELDS: [(&str, &str); 12] = [
     ("delay", "delay"),
     ("expires_in", "expires-in"),
     ("expires_at", "expires-at"),
+    ("via", "deliver-via"),
 ];
 
 /// Puts a plain publish together. `fields` are query names of [`PLAIN_FIELDS`] with their decoded values.
@@ -57,6 +59,14 @@ pub fn parse(topic: Option<&str>, fields: &[(&str, String)], body: &[u8]) -> Res
         expires_at: field("expires_at"),
     };
     let life = life.read(&mut refuse);
+    let mut media = Vec::new();
+    for (i, name) in field("via").iter().flat_map(|names| names.split(',')).enumerate() {
+        match medium(name.trim()) {
+            Ok(medium) if media.contains(&medium) => {}
+            Ok(medium) => media.push(medium),
+            Err(detail) => refuse(&format!("via/{i}"), detail),
+        }
+    }
     let content = Content {
         title: field("title").unwrap_or_default(),
         // Editors and `echo` end a text with a line break that nobody means.
@@ -70,7 +80,8 @@ pub fn parse(topic: Option<&str>, fields: &[(&str, String)], body: &[u8]) -> Res
     };
     match (content.check(), to) {
         (Ok(content), Some(to)) if errors.is_empty() => {
-            Ok(Draft { to, content, category_named: category.is_some(), life })
+            let via = Via { media, ..Via::default() };
+            Ok(Draft { to, content, category_named: category.is_some(), life, via })
         }
         (content, _) => {
             errors.extend(content.err().unwrap_or_default());
@@ -180,6 +191,14 @@ mod tests {
         assert!(parse(None, &[], b"x").is_err());
         assert!(parse(Some("o ps"), &[], b"x").is_err());
         assert_eq!(parse(Some("ops"), &[], b"a\xff").err(), Some(BodyError::Encoding(1)));
+    }
+
+    #[test]
+    fn media_stand_behind_each_other() {
+        let via = |names: &str| parse(Some("ops"), &[("via", names.to_owned())], b"x").map(|draft| draft.via.media);
+        assert_eq!(via("email, dingtalk,email"), Ok(vec![crate::model::Medium::Email, crate::model::Medium::DingTalk]));
+        let Err(BodyError::Fields(errors)) = via("email,fax") else { panic!("it is refused") };
+        assert_eq!(errors[0].pointer, "/via/1");
     }
 
     #[test]

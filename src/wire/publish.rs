@@ -11,8 +11,8 @@ use super::json::{BodyError, Fields, compact};
 use super::measure::{DURATION_RULE, MOMENT_RULE, duration, moment};
 use super::template::template_use;
 use crate::model::{
-    Action, Audience, Category, CollapseKey, Content, Cursor, Deliver, Draft, Expiry, Life, MAX_RECIPIENTS,
-    NotificationId, Priority, TemplateUse, Timestamp, TopicName, UserId,
+    Action, Audience, Category, CollapseKey, Content, Cursor, Deliver, Draft, Expiry, Life, MAX_RECIPIENTS, Media,
+    Medium, NotificationId, Priority, TemplateUse, Timestamp, TopicName, UserId, Via,
 };
 
 /// The least and the most that `expires_in` may be.
@@ -76,6 +76,7 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
         expires_at: fields.text("expires_at"),
     };
     let life = life.read(|name, detail| fields.refuse(name, detail));
+    let via = Via { media: via(&mut fields), ..Via::default() };
     let idempotency_key = match place {
         Place::Request => None,
         Place::BatchLine => fields.string("idempotency_key"),
@@ -92,7 +93,7 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
         fields.absorb(errors);
         Content::default()
     });
-    let draft = to.map(|to| Draft { to, content, category_named: category.is_some(), life });
+    let draft = to.map(|to| Draft { to, content, category_named: category.is_some(), life, via });
     fields.close(draft.map(|draft| PublishBody { draft, template, idempotency_key, intent }))
 }
 
@@ -162,6 +163,38 @@ fn checked<T>(
         refuse(name, rule.to_owned());
     }
     value
+}
+
+/// Takes the media besides the inbox; a fault stands at the place of the name that it is about.
+fn via(fields: &mut Fields<'_>) -> Vec<Medium> {
+    let named = fields.read::<Vec<String>>("via", "a list of media, such as [\"email\"]").unwrap_or_default();
+    let mut media = Vec::with_capacity(Media::KNOWN.len());
+    for (i, name) in named.iter().enumerate().take(MAX_VIA) {
+        match medium(name) {
+            Ok(medium) if media.contains(&medium) => {}
+            Ok(medium) => media.push(medium),
+            Err(detail) => {
+                let pointer = fields.pointer(&format!("via/{i}"));
+                fields.absorb([crate::model::ContentError { pointer, detail }]);
+            }
+        }
+    }
+    if named.len() > MAX_VIA {
+        fields.refuse("via", format!("names {} media; at most {MAX_VIA} are taken", named.len()));
+    }
+    media
+}
+
+/// Names that `via` may hold, one named twice counted twice.
+const MAX_VIA: usize = 16;
+
+/// Reads the name of a medium that a publish may ask for.
+///
+/// # Errors
+/// Which there are, in words.
+pub fn medium(name: &str) -> Result<Medium, String> {
+    let known = Medium::parse(name).filter(|medium| Media::KNOWN.contains(medium));
+    known.ok_or_else(|| format!("must be one of {}", Media::KNOWN.map(Medium::as_str).join(", ")))
 }
 
 /// What an idempotency key must be, for people.
@@ -441,6 +474,23 @@ mod tests {
         assert_eq!(intent(r#","dry_run":true"#, Place::Request), Some(Intent::DryRun));
         assert_eq!(intent(r#","dry_run":"yes""#, Place::Request), None);
         assert_eq!(intent(r#","dry_run":true"#, Place::BatchLine), None);
+    }
+
+    #[test]
+    fn media_are_named_once_and_what_is_none_is_pointed_at() {
+        let via = |via: &str| {
+            let body = format!(r#"{{"to":"user:a","title":"x","via":{via}}}"#);
+            parse(body.as_bytes(), Place::Request).map(|parsed| parsed.draft.via.media)
+        };
+        assert_eq!(via("null"), Ok(vec![]));
+        assert_eq!(via(r#"["email","dingtalk","email"]"#), Ok(vec![Medium::Email, Medium::DingTalk]));
+        for (via, pointers) in
+            [(r#"["fax","email","webhook"]"#, &["/via/0", "/via/2"][..]), (r#""email""#, &["/via"]), ("[1]", &["/via"])]
+        {
+            assert_eq!(faults(&format!(r#"{{"to":"user:a","title":"x","via":{via}}}"#)), pointers, "{via}");
+        }
+        let many = format!(r#"{{"to":"user:a","title":"x","via":[{}"email"]}}"#, r#""email","#.repeat(MAX_VIA));
+        assert_eq!(faults(&many), ["/via"]);
     }
 
     #[test]

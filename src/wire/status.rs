@@ -8,7 +8,7 @@ use super::json::stored;
 use super::publish::AudienceBody;
 use super::topic::Listing;
 use crate::model::{
-    Audience, Category, Content, Cursor, Death, Expiry, Life, NotificationId, Timestamp, TopicName, UserId,
+    Audience, Category, Content, Cursor, Death, Expiry, Life, NotificationId, Timestamp, TopicName, UserId, Via,
 };
 
 /// Where a notification is in its life.
@@ -121,6 +121,7 @@ pub struct Scheduled {
     pub content: Content,
     pub category_named: bool,
     pub life: Life,
+    pub via: Via,
     pub created_at: Timestamp,
 }
 
@@ -235,7 +236,7 @@ pub struct ScheduledBody<'a>(pub &'a Scheduled);
 
 impl Serialize for ScheduledBody<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Scheduled { id, due, failed, to, content, category_named, life, created_at } = self.0;
+        let Scheduled { id, due, failed, to, content, category_named, life, via, created_at } = self.0;
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &Text(id))?;
         map.serialize_entry("due", &Text(due))?;
@@ -257,6 +258,10 @@ impl Serialize for ScheduledBody<'_> {
             Some(Expiry::After(span)) => map.serialize_entry("expires_in", &span.as_secs())?,
             Some(Expiry::At(at)) => map.serialize_entry("expires_at", &Text(at))?,
             None => {}
+        }
+        if !via.media.is_empty() {
+            let named: Vec<&str> = via.media.iter().map(|medium| medium.as_str()).collect();
+            map.serialize_entry("via", &named)?;
         }
         map.serialize_entry("created_at", &Text(created_at))?;
         map.end()
@@ -364,7 +369,7 @@ mod tests {
     fn what_waits_can_be_sent_back_as_it_came() {
         let sent = r#"{"to":{"users":["a","b"]},"title":"t","body":"b","data":{"n":1.50},"category":"loans",
             "icon":"/i.png","click":"/loans","actions":[{"label":"l","click":"/c"}],"priority":5,"sender":"Shop",
-            "collapse":"due","expires_in":"2h"}"#;
+            "collapse":"due","expires_in":"2h","via":["email"]}"#;
         let draft = parse(sent.as_bytes(), Place::Request).expect("a publish").draft;
         let scheduled = |draft: crate::model::Draft| Scheduled {
             id: id(),
@@ -374,6 +379,7 @@ mod tests {
             content: draft.content,
             category_named: draft.category_named,
             life: draft.life,
+            via: draft.via,
             created_at: at(1),
         };
         let text = serde_json::to_string(&ScheduledBody(&scheduled(draft.clone()))).expect("JSON");

@@ -2,13 +2,15 @@
 
 use serde::Serialize;
 
+use super::delivery::{Delivery, DeliveryBody};
 use super::event::{CountsBody, NotificationBody, Text};
 use super::inbox::{Entry, EntryBody};
 use super::json::{BodyError, Fields};
 use super::profile::ProfileBody;
 use super::status::{Scheduled, ScheduledBody};
 use crate::model::{
-    Category, Counts, Cursor, MarkAs, Notification, NotificationId, Profile, Seq, Timestamp, TopicName, UserId,
+    Category, Counts, Cursor, DeliveryId, MarkAs, Notification, NotificationId, Profile, Seq, Timestamp, TopicName,
+    UserId,
 };
 
 /// A user whose stored counts were not what a recount gave.
@@ -67,6 +69,8 @@ pub enum ExportFrom {
     Published(Seq),
     /// Notifications that wait for their time, by this user or for this user alone, after this id.
     Scheduled(Option<NotificationId>),
+    /// What went to the user by other media than the inbox, before this one; the newest first.
+    Deliveries(Option<DeliveryId>),
 }
 
 /// One thing that is stored about a user.
@@ -99,7 +103,8 @@ pub enum ExportRecord {
     },
     Entry(Entry),
     Published(Notification),
-    Scheduled(Scheduled),
+    Scheduled(Box<Scheduled>),
+    Delivery(Box<Delivery>),
 }
 
 /// A page of an export.
@@ -220,6 +225,7 @@ pub enum RecordBody<'a> {
     Entry(EntryBody<'a>),
     Published(NotificationBody<'a>),
     Scheduled(ScheduledBody<'a>),
+    Delivery(DeliveryBody<'a>),
 }
 
 impl<'a> From<&'a ExportRecord> for RecordBody<'a> {
@@ -248,6 +254,7 @@ impl<'a> From<&'a ExportRecord> for RecordBody<'a> {
                 Self::Published(NotificationBody { notification, state: None, replayed: true })
             }
             ExportRecord::Scheduled(scheduled) => Self::Scheduled(ScheduledBody(scheduled)),
+            ExportRecord::Delivery(delivery) => Self::Delivery(DeliveryBody::from(&**delivery)),
         }
     }
 }
@@ -286,6 +293,7 @@ mod tests {
             content,
             category_named: false,
             life: Life::default(),
+            via: crate::model::Via::default(),
             created_at: at,
         };
         for (kind, record) in [
@@ -296,7 +304,7 @@ mod tests {
             ("ticket", ExportRecord::Ticket { created_at: at, used_at: None, expires_at: at }),
             ("entry", ExportRecord::Entry(Entry { notification: notification.clone(), state: EntryState::default() })),
             ("published", ExportRecord::Published(notification)),
-            ("scheduled", ExportRecord::Scheduled(scheduled)),
+            ("scheduled", ExportRecord::Scheduled(Box::new(scheduled))),
         ] {
             let line = line(&record);
             assert!(line.starts_with(&format!("{{\"kind\":\"{kind}\",")) && !line.contains('\n'), "{line}");

@@ -46,7 +46,7 @@ const ELSEWHERE = {
     't check --repair --data $DATA': 'the same',
   },
   'performance.md': Object.fromEntries([
-    ...['fanout', 'publish', 'start', 'store', 'scale'].map((bench) => `TIDINGS_BENCH=full cargo bench --bench ${bench}`),
+    ...['fanout', 'publish', 'start', 'store', 'outbox', 'scale'].map((bench) => `TIDINGS_BENCH=full cargo bench --bench ${bench}`),
     'cargo bench --bench encode',
   ].map((command) => [command, 'figures, not verdicts; minutes each, with a Rust toolchain'])),
   'clients/node.md': {
@@ -95,6 +95,7 @@ const PREPARED = {
     printf '{"user":"alice"}\\n{"user":"bob","last":1}\\n' > users.ndjson
     tidings publish --data ./state --to user:alice --title Hello
     ID=$(tidings key create --data ./state --name library --scope publish 2>>log | cut -d_ -f2)`,
+  'deliveries.md': SERVER,
   'templates.md': `ln -s ${new URL('examples', ROOT).pathname} examples
     ${SERVER}`,
   'dingtalk.md': 'mkdir etc',

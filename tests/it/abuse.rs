@@ -69,7 +69,7 @@ fn bodies_that_are_no_publish_are_refused_field_by_field() {
         ("JSON 33 levels deep", nested(33).into_bytes(), 400, "bad-json", ""),
         ("JSON 100000 levels deep", nested(100_000).into_bytes(), 400, "bad-json", ""),
         ("an unknown field", json_of(&json!({ "titel": "t", "body": "b" })), 422, "invalid", "/titel"),
-        ("a field not built yet", json_of(&json!({ "title": "t", "via": ["email"] })), 422, "invalid", "/via"),
+        ("a medium not set up", json_of(&json!({ "title": "t", "via": ["email"] })), 422, "invalid", "/via/0"),
         ("a field twice", br#"{"to":"user:alice","title":"a","title":"b"}"#.to_vec(), 422, "invalid", "/title"),
         ("neither title nor body", json_of(&json!({ "title": " " })), 422, "invalid", "/body"),
         ("a long title", json_of(&json!({ "title": "ä".repeat(251) })), 422, "invalid", "/title"),

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use tidings::broker::{UnsubscribeKey, Unsubscription};
 use tidings::deliver::email::{Config, Email, Relay as Place, Sender};
 use tidings::deliver::{Adapter, MAX_ANSWER_CHARS, Outcome};
-use tidings::model::{Bulk, Category, DeliveryId, Letter, Locale, Medium, NotificationId, Parcel, Timestamp, UserId};
+use tidings::model::{
+    Bulk, Category, DeliveryId, Form, Letter, Locale, Medium, NotificationId, Parcel, Timestamp, UserId,
+};
 
 use crate::support::DEADLINE;
 use crate::support::cli::{arg, run, run_with};
@@ -91,6 +93,7 @@ async fn a_mail_arrives_as_it_was_written() {
     parcel.letter = Letter {
         subject: format!("到期提醒：《红楼梦》{}", "很长".repeat(40)),
         text: format!(".\n..begins with dots\n{long}\n到期"),
+        form: Form::Plain,
         html: Some(format!("<p>《红楼梦》 &lt;b&gt; {long}</p>")),
         click: Some("https://app.example/loans/1".to_owned()),
     };

@@ -29,6 +29,7 @@ mod mail;
 mod mended;
 mod opening;
 mod operator;
+mod outbox;
 mod people;
 mod plain;
 mod polls;

@@ -31,7 +31,13 @@ fn alice() -> UserId {
 
 async fn publish(broker: &Broker, body: String) {
     let content = Content { body, ..Content::default() }.check().expect("within the limits");
-    let draft = Draft { to: Audience::Users(vec![alice()]), content, category_named: false, life: Life::default() };
+    let draft = Draft {
+        to: Audience::Users(vec![alice()]),
+        content,
+        category_named: false,
+        life: Life::default(),
+        via: tidings::model::Via::default(),
+    };
     broker.publish(&Identity::Operator, draft, None).await.expect("is published");
 }
 

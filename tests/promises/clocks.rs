@@ -56,7 +56,13 @@ impl Bench {
 
     async fn publish(&self, title: &str, life: Life, key: Option<&str>) -> Published {
         let content = Content { title: title.to_owned(), ..Content::default() };
-        let draft = Draft { to: Audience::Users(vec![ann()]), content, category_named: false, life };
+        let draft = Draft {
+            to: Audience::Users(vec![ann()]),
+            content,
+            category_named: false,
+            life,
+            via: tidings::model::Via::default(),
+        };
         let key = key.map(|key| Idempotency {
             key: key.to_owned(),
             route: "notifications",

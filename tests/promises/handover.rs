@@ -208,7 +208,13 @@ async fn publish(broker: Broker, mut dice: Dice, progress: Arc<watch::Sender<u64
 
 async fn send(broker: &Broker, to: Audience) -> (u64, Audience) {
     let content = Content { title: "n".to_owned(), ..Content::default() };
-    let draft = Draft { to: to.clone(), content, category_named: false, life: Life::default() };
+    let draft = Draft {
+        to: to.clone(),
+        content,
+        category_named: false,
+        life: Life::default(),
+        via: tidings::model::Via::default(),
+    };
     let published = broker.publish(&Identity::Operator, draft, None).await;
     (
         published

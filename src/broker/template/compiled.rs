@@ -8,8 +8,9 @@ use super::place::Form;
 use super::scan::{self, Fault};
 use super::{engine, escape, filter};
 use crate::model::{
-    Content, ContentError, DingTalkText, EmailText, InAppText, Locale, MAX_TEMPLATE_LOCALES, Need, Param, Params,
-    Template, Texts, TimeZone, Variable, VariableKind, Variables, Wording, click_fault,
+    Content, ContentError, DingTalkText, EmailText, Form as LetterForm, InAppText, Letter, Lettering, Locale,
+    MAX_TEMPLATE_LOCALES, Medium, Need, Param, Params, Template, Texts, TimeZone, Variable, VariableKind, Variables,
+    Wording, click_fault,
 };
 use crate::wire::json::is_json;
 
@@ -144,6 +145,33 @@ impl Compiled {
             wordings.push((locale.clone(), Wording { title, body, click }));
         }
         Ok(wordings)
+    }
+
+    /// What these media say, in every language in which the template has something of their own for them.
+    ///
+    /// # Errors
+    /// What is wrong with what came out.
+    pub(super) fn letters(&self, params: &Params, media: &[Medium]) -> Result<Vec<Lettering>, Vec<ContentError>> {
+        let mut letters = Vec::new();
+        for (locale, source) in &self.sources {
+            let only = Texts {
+                email: source.email.clone().filter(|_| media.contains(&Medium::Email)),
+                dingtalk: source.dingtalk.clone().filter(|_| media.contains(&Medium::DingTalk)),
+                ..Texts::default()
+            };
+            if only == Texts::default() {
+                continue;
+            }
+            let Texts { email, dingtalk, .. } = self.run(locale, &only, params, None)?;
+            let mut add = |medium, letter| letters.push(Lettering { medium, locale: locale.clone(), letter });
+            if let Some(EmailText { subject, text, html }) = email {
+                add(Medium::Email, Letter { subject, text, html, ..Letter::default() });
+            }
+            if let Some(DingTalkText { title, text }) = dingtalk {
+                add(Medium::DingTalk, Letter { subject: title, text, form: LetterForm::Markdown, ..Letter::default() });
+            }
+        }
+        Ok(letters)
     }
 
     fn render(&self, locale: &Locale, params: &Params, zone: Option<&TimeZone>) -> Result<Texts, Vec<ContentError>> {

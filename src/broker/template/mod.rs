@@ -199,10 +199,19 @@ impl Broker {
         };
         let compiled = self.ready_version(&found).await?;
         let values = params(&used.params, &compiled.template.variables).map_err(BrokerError::Invalid)?;
-        let template = compiled.clone();
-        let wordings = off_thread(move || template.in_app(&values)).await?.map_err(as_values_fault)?;
+        let (template, media) = (compiled.clone(), draft.via.media.clone());
+        let rendered = off_thread(move || Ok((template.in_app(&values)?, template.letters(&values, &media)?)));
+        let (wordings, mut letters) = rendered.await?.map_err(as_values_fault)?;
         let Template { category, default_locale, .. } = &compiled.template;
         let said = wordings.iter().find(|(locale, _)| locale == default_locale);
+        // A letter leads where the inbox does in its language.
+        for lettering in letters.iter_mut().filter(|_| draft.content.click.is_none()) {
+            let same = wordings.iter().find(|(locale, _)| *locale == lettering.locale);
+            lettering.letter.click = same.and_then(|(_, wording)| wording.click.clone());
+        }
+        draft.via.template = Some(used.name.clone());
+        draft.via.letters = letters.into();
+        draft.via.default_locale = default_locale.clone();
         let Wording { title, body, click } = said.map(|(_, wording)| wording.clone()).unwrap_or_default();
         let own_click = draft.content.click.is_some();
         draft.content.title = title;

@@ -38,8 +38,9 @@ pub fn ready(call: &Call) -> Response<Body> {
 }
 
 /// OpenMetrics text.
-pub fn metrics(call: &Call) -> Response<Body> {
+pub async fn metrics(call: &Call) -> Response<Body> {
     call.broker().gauge();
+    call.broker().gauge_outbox().await;
     call.app.metrics().look_at_process();
     answer::typed(StatusCode::OK, OPENMETRICS, call.app.metrics().text())
 }

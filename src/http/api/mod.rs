@@ -1,6 +1,7 @@
 //! The resources, a file each: parse with `wire`, call the broker, answer. No rule of the domain stands here.
 
 pub(super) mod batch;
+pub(super) mod deliveries;
 pub(super) mod demo;
 pub(super) mod follows;
 pub(super) mod health;

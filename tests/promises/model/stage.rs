@@ -905,6 +905,7 @@ fn draft(sending: &Sending) -> Draft {
         to: audience(&sending.to),
         category_named: category.is_some(),
         life: Life { collapse: sending.collapse.map(collapse_key), deliver, expiry },
+        via: tidings::model::Via::default(),
         content: Content { title: sending.title.clone(), category: category.unwrap_or_default(), ..Content::default() },
     }
 }

@@ -1063,7 +1063,8 @@ impl World {
         let floor_above =
             |(number, floor): (&usize, &u64)| joined(*number).is_some_and(|joined| *floor > seq.max(joined));
         // A death that is told no more is missed as much as an entry.
-        let may = must
+        // Nor is one wrong that began to open before the topic was deleted, and says so.
+        let may = self.entries(user, token).any(taken)
             || self.floors.iter().any(floor_above)
             || (self.has_retained && self.entries(user, token).any(|entry| entry.topic.is_none() && dead_above(entry)));
         (may, must)
