@@ -27,6 +27,7 @@ mod kill;
 mod marks;
 mod model;
 mod mount;
+mod outbox;
 mod page;
 mod places;
 mod power;
