@@ -2,8 +2,8 @@
 //!
 //! **Invariant**: a certificate is always checked; there is no way around it but to name the authority.
 //!
-//! Deliberately not here: TLS as a server, which a proxy speaks; and mail, whose library brings the same libraries with
-//! a configuration of its own.
+//! Deliberately not here: TLS as a server, which a proxy speaks; and STARTTLS of mail, whose library has a configuration of its
+//! own.
 //!
 //! Rank 1: imports nothing of this crate.
 

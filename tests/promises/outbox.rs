@@ -74,7 +74,7 @@ fn every_address_is_written_to_though_the_server_is_killed_again_and_again() {
                     let own = (publisher..mails).step_by(PUBLISHERS);
                     own.map(|n| {
                         let body = json!({ "to": { "user": format!("u{n}") }, "title": format!("mail {n}"), "via": ["email"] });
-                        let answer = publish(place, credential, &format!("mail {n}"), &body, tally).json();
+                        let answer = publish(place, credential, &format!("mail-{n}"), &body, tally).json();
                         answer["id"].as_str().expect("an id").to_owned()
                     })
                     .collect()

@@ -75,11 +75,6 @@ pub enum ConfigFault {
     Sender,
     #[error("{}, named in [email] ca_file, {why}", path.display())]
     Authorities { path: PathBuf, why: String },
-    #[error(
-        "this machine has no certificate authorities, so no relay could be believed: install ca-certificates, or name the \
-         relay's authority in [email] ca_file"
-    )]
-    NoAuthorities,
     #[error("TLS can't be set up: {0}")]
     Tls(String),
 }

@@ -7,15 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lettre::transport::smtp::client::{Certificate, TlsParameters};
-use rustls_native_certs::load_native_certs;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::ConfigFault;
 use super::relay::{Privacy, Relay};
+use crate::tls;
 
 /// Bytes of a `ca_file` at most; what is longer is some other file, named by mistake.
 const MAX_CA_BYTES: u64 = 1 << 20;
@@ -33,9 +31,10 @@ impl Trust {
     /// The authorities of this machine, and besides them those in `ca_file`.
     pub(super) fn new(relay: &Relay, ca_file: Option<&Path>) -> Result<Self, ConfigFault> {
         let named = ca_file.map(read_authorities).transpose()?.unwrap_or_default();
+        let implicit = || tls::client(ca_file).map_err(|e| ConfigFault::Tls(e.to_string()));
         match relay.privacy {
             Privacy::None => Ok(Self::Nobody),
-            Privacy::Implicit => Ok(Self::Implicit(connector(named)?)),
+            Privacy::Implicit => Ok(Self::Implicit(TlsConnector::from(Arc::new(implicit()?)))),
             Privacy::Required | Privacy::Opportunistic => Ok(Self::StartTls(parameters(relay, named)?)),
         }
     }
@@ -51,22 +50,6 @@ fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigF
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let found = read.map_err(|e| fault(format!("holds no certificates in PEM: {e}")))?;
     if found.is_empty() { Err(fault("holds no certificate in PEM".to_owned())) } else { Ok(found) }
-}
-
-fn connector(named: Vec<CertificateDer<'static>>) -> Result<TlsConnector, ConfigFault> {
-    let mut roots = RootCertStore::empty();
-    // A certificate that can't be read is one that is not trusted.
-    roots.add_parsable_certificates(load_native_certs().certs);
-    roots.add_parsable_certificates(named);
-    if roots.is_empty() {
-        return Err(ConfigFault::NoAuthorities);
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| ConfigFault::Tls(e.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn parameters(relay: &Relay, named: Vec<CertificateDer<'static>>) -> Result<TlsParameters, ConfigFault> {
