@@ -80,7 +80,8 @@ impl From<StoreError> for BrokerError {
                 Refusal::TooManyFollowed => Self::TooMany("topics that one user follows"),
                 Refusal::TooManyScheduled => Self::TooMany("scheduled notifications"),
                 Refusal::TooManyCarried => Self::TooMany("people for media other than the inbox"),
-                Refusal::TooManyExpansions => Self::TooMany("publishes whose deliveries are still being made"),
+                // It passes by itself: a client comes back, and a message of the queue waits.
+                Refusal::TooManyExpansions => Self::StorageBusy,
                 Refusal::TooManyTemplates => Self::TooMany("templates"),
                 Refusal::TooManyPreferences => Self::TooMany("categories that one user's preferences name"),
                 Refusal::TooManyRevocations => Self::TooMany("users whose access is taken back"),

@@ -106,7 +106,11 @@ fn explain(known: Known, draft: &Draft, template: Option<&TemplateUse>, rehearse
     let decisions = vec![
         audience(&known),
         wording(&known, draft, template),
-        Decision::new(Step::Preference, "none", "preferences are about media besides the inbox, and none is asked for"),
+        Decision::new(
+            Step::Preference,
+            "none",
+            "preferences are about media besides the inbox, which a dry run does not look at yet",
+        ),
         dedupe(&known, draft),
         medium(rehearsed),
     ];

@@ -4,7 +4,7 @@
 //! It writes at most once a turn, for everything that ended and everything that begins; while that commit runs, further
 //! attempts end, and the next turn takes them together. Where nothing is due it reads, now and then, and writes nothing.
 //!
-//! **Invariant**: a lane has one attempt at a time, and all lanes together as many parcels as [`Workers::workers`] says.
+//! **Invariant**: a lane has one attempt at a time, and all lanes of a medium together as many as [`Workers::workers`] says.
 //! **Invariant**: a lease is given back once, with what its adapter said; a panic or a hanging adapter is said to be `Later`.
 //! **Invariant**: an outcome is kept until it is stored.
 //!
@@ -27,7 +27,7 @@ use crate::model::{Medium, Parcel, Timestamp};
 /// Settings of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// Parcels that are on their way at once.
+    /// Attempts of each medium that are on their way at once.
     pub workers: usize,
     /// How long an adapter may take for one lane's parcels before it is given up. Adapters have shorter limits of their own.
     pub patience: Duration,
@@ -66,7 +66,6 @@ pub(super) async fn run(broker: Broker, adapters: Vec<Arc<dyn Adapter>>, config:
         config,
         carrying: JoinSet::new(),
         busy: HashSet::new(),
-        on_their_way: 0,
         paused: HashMap::new(),
         ended: Vec::new(),
     };
@@ -110,10 +109,8 @@ struct Worker {
     adapters: Vec<Arc<dyn Adapter>>,
     config: Workers,
     carrying: JoinSet<Carried>,
-    /// Lanes with an attempt on its way; no more than there are workers.
+    /// Lanes with an attempt on its way; no more of a medium than there are workers.
     busy: HashSet<LaneKey>,
-    /// Parcels in them.
-    on_their_way: usize,
     /// Until when lanes are left alone.
     paused: HashMap<LaneKey, Instant>,
     /// What came of leases that are not given back yet.
@@ -143,8 +140,13 @@ impl Worker {
         let (wanted, next) = self.look().await?;
         let places: usize = wanted.iter().map(|wanted| wanted.most).sum();
         let leased = self.settle(wanted).await?;
-        // Places that were kept for more than there was are somebody else's.
-        let next = if leased.len() < places { Some(Duration::ZERO) } else { next };
+        let next = match leased.len() {
+            // Nothing may be leased while the store has trouble, or somebody was faster.
+            0 if places > 0 => Some(PAUSE),
+            // There may be more in lanes that were not looked at.
+            some if some < places => next.map(|next| next.min(LOOK)).or(Some(LOOK)),
+            _ => next,
+        };
         let mut parcels: HashMap<LaneKey, (Vec<Lease>, Vec<Parcel>)> = HashMap::new();
         for (lease, parcel) in leased {
             let (leases, lane) = parcels.entry((parcel.medium, parcel.lane.clone())).or_default();
@@ -171,18 +173,16 @@ impl Worker {
         let at = Instant::now();
         self.paused.retain(|_, until| *until > at);
         let (mut wanted, mut next) = (Vec::new(), None);
-        let mut free = self.config.workers.saturating_sub(self.on_their_way);
-        if free == 0 {
-            return Ok((wanted, None));
-        }
         let now = self.broker.clock().now();
         let mut sooner = |span: Duration| next = Some(next.map_or(span, |next: Duration| next.min(span)));
-        // Each medium is the first to choose in its turn.
-        if !self.adapters.is_empty() {
-            self.adapters.rotate_left(1);
-        }
         for adapter in self.adapters.clone() {
             let medium = adapter.medium();
+            // Of each medium by itself: a robot that is slow holds up no mail.
+            let busy = self.busy.iter().filter(|(of, _)| *of == medium).count();
+            let mut free = self.config.workers.saturating_sub(busy);
+            if free == 0 {
+                continue;
+            }
             let most = LANES_A_LOOK + self.busy.len() + self.paused.len();
             let lanes = self.broker.lanes(medium, most).await?;
             let looked_at_all = lanes.len() < most;
@@ -211,8 +211,8 @@ impl Worker {
                 if free == 0 {
                     break;
                 }
-                let most = adapter.most_together().clamp(1, free);
-                free -= most;
+                free -= 1;
+                let most = adapter.most_together().max(1);
                 wanted.push(Wanted { medium, lane: key.1, most });
             }
             if !looked_at_all {
@@ -225,7 +225,6 @@ impl Worker {
     /// Hands a lane's parcels to its adapter, in a task of their own.
     fn carry(&mut self, lane: LaneKey, leases: Vec<Lease>, parcels: Vec<Parcel>) {
         let Some(adapter) = self.adapters.iter().find(|adapter| adapter.medium() == lane.0).cloned() else { return };
-        self.on_their_way += parcels.len();
         self.busy.insert(lane.clone());
         let (patience, metrics) = (self.config.patience, self.broker.metrics().clone());
         self.carrying.spawn(async move {
@@ -258,7 +257,6 @@ impl Worker {
         match carried {
             Some(Ok(Carried { lane, endings })) => {
                 self.busy.remove(&lane);
-                self.on_their_way = self.on_their_way.saturating_sub(endings.len());
                 self.ended.extend(endings);
             }
             // Its panics are caught inside, and nobody aborts it.

@@ -169,6 +169,9 @@ struct Person {
     /// After each commit that may have changed them.
     counts: Vec<(u64, Breakdown)>,
     spans: Vec<Span>,
+    /// Up to where retention had taken something of topics that are deleted now: a past follow's end stays told by the
+    /// person's own floor.
+    deleted_floor: u64,
     /// Numbers of topics.
     muted: Vec<usize>,
 }
@@ -834,11 +837,15 @@ impl World {
         self.head += 1;
         let head = self.head;
         self.notes.retain(|note| note.topic_number != Some(number));
+        let floor = self.floors.get(&number).copied().unwrap_or_default();
         for person in self.people.values_mut() {
             for entry in person.inbox.iter_mut().filter(|entry| entry.topic_number == Some(number)) {
                 // Its end stays what it was: a stream may have begun between that and this.
                 entry.deleted_at = Some(head);
                 entry.over = entry.over.or(Some((head, Over::Deleted)));
+            }
+            if person.spans.iter().any(|span| span.topic_number == number) {
+                person.deleted_floor = person.deleted_floor.max(floor);
             }
             person.spans.retain(|span| span.topic_number != number);
             person.muted.retain(|muted| *muted != number);
@@ -1066,6 +1073,7 @@ impl World {
         // Nor is one wrong that began to open before the topic was deleted, and says so.
         let may = self.entries(user, token).any(taken)
             || self.floors.iter().any(floor_above)
+            || person.deleted_floor > seq
             || (self.has_retained && self.entries(user, token).any(|entry| entry.topic.is_none() && dead_above(entry)));
         (may, must)
     }
