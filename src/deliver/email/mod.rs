@@ -7,7 +7,8 @@
 //! Message-ID then. A line that was dead already is replaced before anything of the mail was taken.
 //! **Invariant**: every mail ends within `timeout`, whatever the relay does, after waiting for a line as long at most; lettre
 //! bounds only the connecting.
-//! **Invariant**: a fault of our own set-up kills nobody's mail: it is tried again when the set-up may have been mended.
+//! A fault of our own set-up ends nobody's mail at once: it is tried again by the outbox's schedule, and is dead behind its
+//! last step like any other.
 //!
 //! Deliberately not here: SPF, DKIM and the delivery to the recipients' own servers, which are the relay's.
 
