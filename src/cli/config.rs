@@ -19,7 +19,7 @@ use super::settings::Place;
 use super::{Output, Usage, logs, say};
 use crate::config::{DEFAULTS, Fault, Loaded, Setting, as_file};
 use crate::deliver::email::{self, Email};
-use crate::server::{robots, state};
+use crate::server::{robots, secrets, state};
 use crate::tls;
 
 /// What the path in a setting begins with where it is a credential of the service instead of a file.
@@ -202,7 +202,7 @@ fn password(loaded: &Loaded) -> Option<Fault> {
     const KEY: &str = "amqp.password_file";
     let intake = loaded.provisional().intake.as_ref()?;
     let named = intake.password_file.as_deref().filter(|named| can_be_seen(KEY, named))?;
-    let refused = state::password(named).err()?;
+    let refused = secrets::password(named).err()?;
     Some(loaded.fault(KEY, &format!("{KEY}: {refused}")))
 }
 
@@ -210,7 +210,7 @@ fn token_keys(loaded: &Loaded) -> impl Iterator<Item = Fault> {
     const KEY: &str = "auth.jwt_keys";
     let named = loaded.provisional().jwt_keys.iter().filter(|file| can_be_seen(KEY, &file.path));
     named.filter_map(|file| {
-        let refused = state::verifying_keys(slice::from_ref(file)).err()?;
+        let refused = secrets::verifying_keys(slice::from_ref(file)).err()?;
         Some(loaded.fault(KEY, &format!("{KEY}: {refused}")))
     })
 }
@@ -237,7 +237,7 @@ fn mail(loaded: &Loaded) -> Option<Fault> {
     const AUTHORITIES: &str = "email.ca_file";
     let mail = loaded.provisional().deliver.email.as_ref()?;
     let unread = mail.password_file.as_deref().filter(|named| can_be_seen(PASSWORD, named));
-    if let Some(refused) = unread.and_then(|named| state::password(named).err()) {
+    if let Some(refused) = unread.and_then(|named| secrets::password(named).err()) {
         return Some(loaded.fault(PASSWORD, &format!("{PASSWORD}: {refused}")));
     }
     let refused = Email::new(email::Config::clone(mail)).err()?;

@@ -12,6 +12,7 @@ use crate::broker::{Failure, OpenError};
 use crate::config::ConfigError;
 use crate::server::BuildError;
 use crate::server::listen::ListenError;
+use crate::server::secrets::SecretError;
 use crate::server::state::StateError;
 
 /// It failed.
@@ -67,6 +68,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         // A socket is no disk: what is not the directory's fault is nobody's that a supervisor knows.
         return Some(of_io(source)).filter(|code| *code != IO);
     }
+    if let Some(error) = cause.downcast_ref() {
+        return Some(of_secret(error));
+    }
     cause.downcast_ref().map(of_state)
 }
 
@@ -75,7 +79,15 @@ fn of_state(error: &StateError) -> u8 {
         StateError::Held { .. } => TEMPORARY,
         StateError::Shared(_) | StateError::NotADirectory(_) => CANNOT_CREATE,
         StateError::Foreign { .. } => NO_PERMISSION,
-        StateError::Io { source, .. } => of_io(source),
+        StateError::File(file) => of_io(&file.source),
+        StateError::Secret(error) => of_secret(error),
+        StateError::Unused(_) => FAILED,
+    }
+}
+
+fn of_secret(error: &SecretError) -> u8 {
+    match error {
+        SecretError::File(file) => of_io(&file.source),
         _ => FAILED,
     }
 }
@@ -109,6 +121,7 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+    use crate::server::file::FileError;
 
     #[test]
     fn usage_and_settings_end_with_64_and_what_nobody_foresaw_with_1() {
@@ -121,7 +134,8 @@ mod tests {
 
     #[test]
     fn what_a_supervisor_must_tell_apart_has_a_code_of_its_own() {
-        let io = |kind: io::ErrorKind| StateError::Io { doing: "open", path: "t".into(), source: kind.into() };
+        let io =
+            |kind: io::ErrorKind| StateError::from(FileError { doing: "open", path: "t".into(), source: kind.into() });
         let socket =
             |kind: io::ErrorKind| Error::from(ListenError::Unix { path: "t.sock".into(), source: kind.into() });
         for (error, expected) in [

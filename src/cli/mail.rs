@@ -12,7 +12,7 @@ use super::{Output, Usage, say};
 use crate::clock::Clock;
 use crate::deliver::email::{Email, Trial};
 use crate::model::{Bulk, Category, DeliveryId, Letter, Medium, NotificationId, Parcel, UserId};
-use crate::server::state;
+use crate::server::secrets;
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -78,7 +78,7 @@ async fn check(args: CheckArgs) -> anyhow::Result<()> {
         Usage("mail is not set up: name a relay in [email] url, such as smtp://library@mail.example:587".to_owned())
     })?;
     if let Some(path) = &mail.password_file {
-        mail.relay.set_password(state::password(path)?);
+        mail.relay.set_password(secrets::password(path)?);
     }
     let relay = mail.relay.to_string();
     let email = Email::new(*mail)?;

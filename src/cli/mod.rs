@@ -255,7 +255,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     use super::*;
-    use crate::server::state::StateError;
+    use crate::server::file::FileError;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn causes_are_told_once() {
         let source = io::Error::other("no such thing");
-        let error = anyhow::Error::from(StateError::Io { doing: "read", path: "t.key".into(), source });
+        let error = anyhow::Error::from(FileError { doing: "read", path: "t.key".into(), source });
         assert_eq!(told(&error), "cannot read t.key: no such thing");
         assert_eq!(told(&anyhow::Error::from(std::fmt::Error).context("x")), format!("x: {}", std::fmt::Error));
     }

@@ -13,8 +13,10 @@
 
 mod accept;
 mod control;
+pub mod file;
 pub mod listen;
 pub mod robots;
+pub mod secrets;
 pub mod state;
 pub mod stopped;
 mod systemd;
@@ -315,14 +317,14 @@ impl Config {
     /// Fills in the keys of users' tokens and of links, and passwords.
     fn read_keys(&mut self, data: &Path) -> Result<(), StateError> {
         self.broker.jwt.secret = state::token_secret(data, self.jwt_secret_file.as_deref())?;
-        self.broker.jwt.keys = state::verifying_keys(&self.jwt_keys)?;
+        self.broker.jwt.keys = secrets::verifying_keys(&self.jwt_keys)?;
         let mail = self.deliver.as_mut().and_then(|deliver| deliver.email.as_mut());
         let need = if mail.is_some() { Need::Now } else { Need::None };
         self.broker.unsubscribe = state::unsubscribe_secret(data, need)?.map(|secret| UnsubscribeKey::new(&secret));
         if let Some(mail) = mail {
             mail.unsubscribe.clone_from(&self.broker.unsubscribe);
             if let Some(path) = &mail.password_file {
-                mail.relay.set_password(state::password(path)?);
+                mail.relay.set_password(secrets::password(path)?);
             }
         }
         Ok(())
@@ -346,7 +348,7 @@ impl Config {
         if let Some(intake) = &mut self.intake
             && let Some(file) = &intake.password_file
         {
-            intake.password = Some(Password(state::password(file)?));
+            intake.password = Some(Password(secrets::password(file)?));
         }
         Ok(())
     }

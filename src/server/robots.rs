@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::state::{self, StateError};
+use super::secrets::{self, SecretError};
 use crate::clock::Clock;
 use crate::deliver::dingtalk::{Address, AddressFault, DingTalk, Robot, RobotFiles, Secret, Settings};
 use crate::tls::{self, TrustError};
@@ -14,7 +14,7 @@ use crate::tls::{self, TrustError};
 #[derive(Debug, thiserror::Error)]
 pub enum RobotError {
     #[error("[dingtalk.robots.{robot}] {source}")]
-    File { robot: String, source: StateError },
+    File { robot: String, source: SecretError },
     #[error(
         "[dingtalk.robots.{robot}] {} can be read by every user of this machine, and whoever reads it can write into the group: \
          chmod 0600 {}",
@@ -69,9 +69,9 @@ pub fn robot(files: &RobotFiles) -> Result<Robot, RobotError> {
 /// The one line of a file that nobody else can read.
 fn line(files: &RobotFiles, named: &Path, setting: &'static str) -> Result<String, RobotError> {
     let robot = || files.name.to_string();
-    let bytes = match state::private_file(named) {
+    let bytes = match secrets::private_file(named) {
         Ok(bytes) => bytes,
-        Err(StateError::Exposed(path)) => return Err(RobotError::Exposed { robot: robot(), path }),
+        Err(SecretError::Exposed(path)) => return Err(RobotError::Exposed { robot: robot(), path }),
         Err(source) => return Err(RobotError::File { robot: robot(), source }),
     };
     let text = String::from_utf8(bytes).unwrap_or_default();

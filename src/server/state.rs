@@ -1,4 +1,5 @@
-//! The state directory: who may look into it, who holds it, and the secrets in it.
+//! The state directory: who may look into it, who holds it, and the secrets of its own. Those that settings name are read in
+//! `secrets.rs`.
 //!
 //! | file | what | made |
 //! |---|---|---|
@@ -27,7 +28,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::broker::{Ballast, KeyFile, Laid, VerifyingKey};
+use super::file::{Doing as _, FileError};
+use super::secrets::{self, SecretError};
+use crate::broker::{Ballast, Laid};
 
 const LOCK: &str = "tidings.lock";
 const TOKEN_KEY: &str = "token.key";
@@ -39,12 +42,6 @@ const RUNNING: &str = "running.json";
 const DATABASE: &str = "tidings.db";
 const BALLAST: &str = "tidings.ballast";
 
-/// Bytes of a secret at least: HS256 wants a key no shorter than its hash (RFC 7518, 3.2).
-const MIN_SECRET_BYTES: usize = 32;
-/// Bytes of a secret's file at most; what is longer is some other file, named by mistake.
-const MAX_SECRET_BYTES: u64 = 64 * 1024;
-/// Bytes of a password at most.
-const MAX_PASSWORD_BYTES: usize = 1024;
 /// Random bytes of a secret that is made here.
 const RANDOM_BYTES: usize = 32;
 
@@ -75,63 +72,10 @@ pub enum StateError {
         path.display()
     )]
     Foreign { path: PathBuf, owner: u32 },
-    #[error(
-        "{} can be read by every user of this machine, and whoever reads it can sign in as anybody: chmod 0600 {}",
-        .0.display(),
-        .0.display()
-    )]
-    Exposed(PathBuf),
-    #[error(
-        "no credential `{0}` was handed over: put LoadCredential={0}:/path/of/the/file into the unit \
-         (systemctl edit tidings), or name the file itself"
-    )]
-    NoCredential(String),
-    #[error("{} is no file", .0.display())]
-    NotAFile(PathBuf),
-    #[error(
-        "{} can be written by every user of this machine, who could put in a key of their own: chmod o-w {}",
-        .0.display(),
-        .0.display()
-    )]
-    Writable(PathBuf),
-    #[error(
-        "{} is a key in PEM, not a secret: whoever knows its public half could sign in as anybody; name it in \
-         [auth] jwt_keys as ES256, RS256 or EdDSA",
-        .0.display()
-    )]
-    NotASecret(PathBuf),
-    #[error(
-        "{} can be read by every user of this machine, and holds a password: chmod 0600 {}",
-        .0.display(),
-        .0.display()
-    )]
-    Disclosed(PathBuf),
-    #[error("{} holds no password: one line of 1 to {MAX_PASSWORD_BYTES} bytes in UTF-8", .0.display())]
-    NotAPassword(PathBuf),
-    #[error("{}, named in [auth] jwt_keys, {why}", path.display())]
-    NotAKey { path: PathBuf, why: &'static str },
-    #[error("{} has {length} bytes; a secret for HS256 has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES}", path.display())]
-    SecretLength { path: PathBuf, length: u64 },
-    #[error("cannot {doing} {}: {source}{}", path.display(), advice(source))]
-    Io { doing: &'static str, path: PathBuf, source: io::Error },
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => " (run as the user who owns it, or name another directory with --data)",
-        _ => "",
-    }
-}
-
-/// Names what was being done to which file when it failed.
-trait Doing<T> {
-    fn doing(self, doing: &'static str, path: &Path) -> Result<T, StateError>;
-}
-
-impl<T> Doing<T> for io::Result<T> {
-    fn doing(self, doing: &'static str, path: &Path) -> Result<T, StateError> {
-        self.map_err(|source| StateError::Io { doing, path: path.to_owned(), source })
-    }
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// A state directory that this process, and no other, uses. Dropping it lets go.
@@ -194,7 +138,7 @@ impl StateDir {
     fn replace(&self, name: &str, text: &str) -> Result<(), StateError> {
         let path = self.path.join(name);
         let draft = Draft::write(&path, text)?;
-        fs::rename(&draft.path, &path).doing("write", &path)
+        Ok(fs::rename(&draft.path, &path).doing("write", &path)?)
     }
 }
 
@@ -234,7 +178,7 @@ pub fn check_log(data: &Path) -> Result<(), StateError> {
         Ok(log) if log.uid() == rustix::process::geteuid().as_raw() => Ok(()),
         Ok(log) => Err(StateError::Foreign { path, owner: log.uid() }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StateError::Unused(data.to_owned())),
-        Err(e) => Err(e).doing("look at", &path),
+        Err(e) => Ok(Err(e).doing("look at", &path)?),
     }
 }
 
@@ -249,7 +193,7 @@ pub fn log_bytes(data: &Path) -> Option<u64> {
 /// [`StateError`], where it can't be read.
 pub fn operator_credential(data: &Path) -> Result<String, StateError> {
     let path = data.join(OPERATOR_KEY);
-    fs::read_to_string(&path).map(|text| text.trim().to_owned()).doing("read", &path)
+    Ok(fs::read_to_string(&path).map(|text| text.trim().to_owned()).doing("read", &path)?)
 }
 
 /// The secret that signs users' tokens: `named` where settings name a file, else the state directory's own, which is
@@ -260,7 +204,7 @@ pub fn operator_credential(data: &Path) -> Result<String, StateError> {
 /// [`StateError`], where it can't be read or made, or is too short.
 pub fn token_secret(data: &Path, named: Option<&Path>) -> Result<Vec<u8>, StateError> {
     if let Some(path) = named {
-        return read_private_secret(&handed_over(path)?);
+        return Ok(secrets::signing(path)?);
     }
     own_secret(data, TOKEN_KEY)
 }
@@ -285,21 +229,6 @@ pub enum Need {
     Now,
 }
 
-/// Reads a password that somebody else gave us, such as a relay's: the file's text without the line break at its end.
-///
-/// # Errors
-/// [`StateError`], where it can't be read, others can read it, or it is no password.
-pub fn password(named: &Path) -> Result<String, StateError> {
-    let path = handed_over(named)?;
-    if look(&path)?.mode() & 0o004 != 0 {
-        return Err(StateError::Disclosed(path));
-    }
-    let text = String::from_utf8(read_bounded(&path)?).map_err(|_| StateError::NotAPassword(path.clone()))?;
-    let password = text.trim_end_matches(['\n', '\r']);
-    let is_one = (1..=MAX_PASSWORD_BYTES).contains(&password.len()) && !password.chars().any(char::is_control);
-    if is_one { Ok(password.to_owned()) } else { Err(StateError::NotAPassword(path)) }
-}
-
 /// A secret of the state directory's own, made at the first need.
 fn own_secret(data: &Path, name: &str) -> Result<Vec<u8>, StateError> {
     let data = prepare(data)?;
@@ -308,99 +237,12 @@ fn own_secret(data: &Path, name: &str) -> Result<Vec<u8>, StateError> {
         let draft = Draft::write(&path, &random_text())?;
         // A link, not a rename: of two that come first at once, one wins and both read the winner's.
         match fs::hard_link(&draft.path, &path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).doing("write", &path),
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e).doing("write", &path)?,
             _ => sync_directory(&data)?,
         }
     }
     close_to_others(&path, 0o600)?;
-    read_secret(&path)
-}
-
-/// Reads the keys of users' tokens that settings name.
-///
-/// # Errors
-/// [`StateError`], where one can't be read, is no such key, or is a secret that others can read.
-pub fn verifying_keys(files: &[KeyFile]) -> Result<Vec<VerifyingKey>, StateError> {
-    files.iter().map(verifying_key).collect()
-}
-
-fn verifying_key(file: &KeyFile) -> Result<VerifyingKey, StateError> {
-    let path = handed_over(&file.path)?;
-    let bytes = if VerifyingKey::is_secret(&file.algorithm) {
-        read_private_secret(&path)?
-    } else {
-        look(&path)?;
-        read_bounded(&path)?
-    };
-    VerifyingKey::new(&file.algorithm, file.name.clone(), &bytes).map_err(|why| StateError::NotAKey { path, why })
-}
-
-/// How keys in PEM begin (RFC 7468).
-const PEM: &[u8] = b"-----BEGIN ";
-/// How settings name a file that systemd hands over (systemd.exec(5), `LoadCredential=`).
-const CREDENTIAL: &str = "credential:";
-
-/// The file that settings name: itself, or what systemd has handed over by the name.
-fn handed_over(path: &Path) -> Result<PathBuf, StateError> {
-    let Some(name) = path.to_str().and_then(|text| text.strip_prefix(CREDENTIAL)) else { return Ok(path.to_owned()) };
-    let missing = || StateError::NoCredential(name.to_owned());
-    let handed = Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(missing)?).join(name);
-    if handed.is_file() { Ok(handed) } else { Err(missing()) }
-}
-
-/// A secret that was not made here: its owner may have left it open.
-fn read_private_secret(path: &Path) -> Result<Vec<u8>, StateError> {
-    if look(path)?.mode() & 0o004 != 0 {
-        return Err(StateError::Exposed(path.to_owned()));
-    }
-    let secret = read_secret(path)?;
-    if secret.windows(PEM.len()).any(|window| window == PEM) {
-        return Err(StateError::NotASecret(path.to_owned()));
-    }
-    Ok(secret)
-}
-
-/// Reads a file that settings name and that is not ours to judge but for who may read it: any bytes, up to a limit.
-///
-/// # Errors
-/// [`StateError`], [`StateError::Exposed`] where everybody can read it.
-pub(super) fn private_file(named: &Path) -> Result<Vec<u8>, StateError> {
-    let path = handed_over(named)?;
-    if look(&path)?.mode() & 0o004 != 0 {
-        return Err(StateError::Exposed(path));
-    }
-    read_bounded(&path)
-}
-
-/// Looks at a file that settings name. What everybody may write says nothing, and what is no file may never end.
-fn look(path: &Path) -> Result<fs::Metadata, StateError> {
-    let file = fs::metadata(path).doing("look at", path)?;
-    if !file.is_file() {
-        return Err(StateError::NotAFile(path.to_owned()));
-    }
-    if file.mode() & 0o002 != 0 {
-        return Err(StateError::Writable(path.to_owned()));
-    }
-    Ok(file)
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, StateError> {
-    let file = File::open(path).doing("read", path)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).doing("read", path)?;
-    Ok(bytes)
-}
-
-fn read_secret(path: &Path) -> Result<Vec<u8>, StateError> {
-    let mut secret = read_bounded(path)?;
-    while secret.last().is_some_and(|last| matches!(last, b'\n' | b'\r')) {
-        secret.pop();
-    }
-    let length = secret.len() as u64;
-    if secret.len() < MIN_SECRET_BYTES || length > MAX_SECRET_BYTES {
-        return Err(StateError::SecretLength { path: path.to_owned(), length });
-    }
-    Ok(secret)
+    Ok(secrets::read(&path)?)
 }
 
 /// Makes the directory where it is missing and closes it to other users. Its absolute path.
@@ -460,7 +302,7 @@ fn hold(directory: &Path) -> Result<File, StateError> {
             let holder = lock.read_to_string(&mut holder).ok().map(|_| holder.trim().to_owned());
             Err(StateError::Held { path: directory.to_owned(), holder: holder.filter(|pid| !pid.is_empty()) })
         }
-        Err(TryLockError::Error(source)) => Err(source).doing("lock", &path),
+        Err(TryLockError::Error(source)) => Ok(Err(source).doing("lock", &path)?),
     }
 }
 
@@ -493,7 +335,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn write(place: &Path, text: &str) -> Result<Self, StateError> {
+    fn write(place: &Path, text: &str) -> Result<Self, FileError> {
         let draft = Self { path: place.with_extension(format!("new-{}", std::process::id())) };
         // Left over from a crash of a process with our number.
         let _ = fs::remove_file(&draft.path);
@@ -511,7 +353,7 @@ impl Drop for Draft {
 }
 
 /// Makes a new name in the directory last through a power cut.
-fn sync_directory(path: &Path) -> Result<(), StateError> {
+fn sync_directory(path: &Path) -> Result<(), FileError> {
     File::open(path).and_then(|directory| directory.sync_all()).doing("write", path)
 }
 
@@ -589,19 +431,5 @@ mod tests {
         assert!(!missing.exists());
         fs::write(folder.path().join(DATABASE), "").expect("a file");
         check_log(folder.path()).expect("it is ours");
-    }
-
-    #[test]
-    fn a_short_secret_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("jwt");
-        fs::write(&path, "short\n").expect("a file");
-        fs::set_permissions(&path, Permissions::from_mode(0o604)).expect("ours to change");
-        let exposed = token_secret(folder.path(), Some(&path)).expect_err("anybody can read it").to_string();
-        assert!(exposed.contains("chmod 0600"), "{exposed}");
-        fs::set_permissions(&path, Permissions::from_mode(0o640)).expect("ours to change");
-        assert!(matches!(token_secret(folder.path(), Some(&path)), Err(StateError::SecretLength { length: 5, .. })));
-        fs::write(&path, format!("{}\r\n", "x".repeat(32))).expect("a file");
-        assert_eq!(token_secret(folder.path(), Some(&path)).expect("long enough"), vec![b'x'; 32]);
     }
 }
