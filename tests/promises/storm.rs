@@ -1,5 +1,5 @@
 //! The storm after a restart (T13): everybody is cut at one moment by `kill -9` and comes back as its `retry` says, while
-//! publishes go on. What all of them missed is read once.
+//! publishes go on. What all of them missed is read once. A few of them are pages with `tidings.js`.
 //!
 //! The quick form has 400 clients; `TIDINGS_STORM_CLIENTS=5000` is the full one, which judges the times too and is meant
 //! for a release build named by `TIDINGS_BIN`.
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::crowd::line::{Asker, Line, TRANSPORTS, Transport};
+use crate::crowd::pages::{Cuts, Due, PAGES, Pages};
 use crate::crowd::{Eye, Faults, address, long_token, runtime, setting, user};
 use crate::support::http::Ask;
 use crate::support::poll::figure;
@@ -37,7 +38,7 @@ fn all_are_back_soon_after_a_kill_and_what_they_missed_is_read_once() {
     let clients = if full == 0 { 400 } else { full as usize };
     let mut server = Server::start();
     let credential = server.key(&["publish"]);
-    let followers: Vec<Value> = (0..clients).map(|number| json!({ "user": user(number) })).collect();
+    let followers: Vec<Value> = (0..clients + PAGES).map(|number| json!({ "user": user(number) })).collect();
     for some in followers.chunks(1_000) {
         server.operate(Ask::post(&format!("/v1/topics/{TOPIC}/followers")).ndjson(some)).expect(200);
     }
@@ -45,6 +46,8 @@ fn all_are_back_soon_after_a_kill_and_what_they_missed_is_read_once() {
     let runtime = runtime();
     let first = runtime.block_on(publish(address(&server), credential.clone(), None));
     let (place, moved) = watch::channel(address(&server));
+    let mut pages = runtime.block_on(Pages::open(&server, clients, moved.clone(), Cuts::None));
+    let for_pages = |due: &[u64]| -> Due { (clients..clients + PAGES).map(|page| (page, due.to_vec())).collect() };
     let (finish, finished) = watch::channel(0u64);
     let greeted = Arc::new(AtomicUsize::new(0));
     let mut members = Vec::new();
@@ -56,6 +59,7 @@ fn all_are_back_soon_after_a_kill_and_what_they_missed_is_read_once() {
             wait_for("the clients", || (greeted.load(Ordering::Relaxed) > number).then_some(()));
         }
     }
+    runtime.block_on(pages.have_seen(&for_pages(&first.seqs)));
     server.kill();
     greeted.store(0, Ordering::Relaxed);
     server.restart();
@@ -80,11 +84,12 @@ fn all_are_back_soon_after_a_kill_and_what_they_missed_is_read_once() {
         assert_eq!(eye.resets, 0, "{}: every cursor is good", user(number));
         faults.add(Faults::of(&due, &eye.seen));
     }
+    let seen = runtime.block_on(pages.close(&for_pages(&due)));
     let told = |name: &str| figure(&server, name).unwrap_or_default();
     let from = |place: &str| told(&format!("tidings_replays_total{{from=\"{place}\"}}"));
     let p99 = quantile(&during.took, 0.99);
     println!(
-        "{clients} clients back in {back:?}; {} publishes meanwhile, p99 {p99:?}, slowest {:?}; replayed {} from memory, {} from the log; \
+        "{clients} clients back in {back:?}, {PAGES} pages saw {seen}; {} publishes meanwhile, p99 {p99:?}, slowest {:?}; replayed {} from memory, {} from the log; \
          {} told overloaded; {faults:?}",
         during.took.len(),
         during.took.iter().max().expect("some"),

@@ -2,6 +2,7 @@
 //! of them has seen held against what was acknowledged.
 
 pub mod line;
+pub mod pages;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
