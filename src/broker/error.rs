@@ -99,7 +99,9 @@ impl From<StoreError> for BrokerError {
             StoreError::Stopped => Self::StorageStopped,
             StoreError::Busy => Self::StorageBusy,
             StoreError::Damaged(cause) => Self::Damaged(cause),
-            StoreError::Failed(cause) | StoreError::Unreadable(cause) => Self::Storage(cause),
+            StoreError::Failed(cause) | StoreError::Broken(cause) | StoreError::Unreadable(cause) => {
+                Self::Storage(cause)
+            }
         }
     }
 }

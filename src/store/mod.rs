@@ -194,6 +194,9 @@ pub enum StoreError {
     /// The file, or a copy of it, is not what SQLite wrote. Where a read of the log finds it so, the process is about to end.
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// A write, an fsync or a lock failed. Where a read of the log finds it so, the process is about to end.
+    #[error("the disk failed: {0}")]
+    Broken(String),
     /// The writer has ended; the process is about to.
     #[error("the store has stopped")]
     Stopped,
@@ -208,7 +211,9 @@ impl From<rusqlite::Error> for StoreError {
             Fault::Busy | Fault::FullOrBusy => Self::Busy,
             Fault::Unreadable => Self::Unreadable(error.to_string()),
             Fault::Damaged => Self::Damaged(error.to_string()),
-            Fault::Operation | Fault::FullOrBroken | Fault::Broken | Fault::ReadOnly => Self::Failed(error.to_string()),
+            Fault::Broken | Fault::ReadOnly => Self::Broken(error.to_string()),
+            // Whether the disk is full is not looked at here: the writer meets it too, and does.
+            Fault::Operation | Fault::FullOrBroken => Self::Failed(error.to_string()),
         }
     }
 }

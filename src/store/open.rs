@@ -61,7 +61,7 @@ pub enum OpenError {
     #[error("the database can't be opened: {0}")]
     Sqlite(rusqlite::Error),
     #[error("the database can't be brought up to date: {0}; it is unchanged")]
-    Migration(#[from] rusqlite_migration::Error),
+    Migration(rusqlite_migration::Error),
     #[error("the state directory can't be used: {0}")]
     Io(#[from] std::io::Error),
 }
@@ -73,6 +73,16 @@ impl From<rusqlite::Error> for OpenError {
             Fault::Busy => Self::Busy,
             Fault::ReadOnly => Self::ReadOnly,
             _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl From<rusqlite_migration::Error> for OpenError {
+    fn from(error: rusqlite_migration::Error) -> Self {
+        match error {
+            // The disk's fault, not the migration's.
+            rusqlite_migration::Error::RusqliteError { err, .. } if Fault::of(&err) != Fault::Operation => err.into(),
+            error => Self::Migration(error),
         }
     }
 }

@@ -97,6 +97,8 @@ impl Readers {
             Err(StoreError::Unreadable(cause)) => self.trouble.tell_unreadable(cause),
             // What is written into a damaged file may be lost with it.
             Err(StoreError::Damaged(cause)) => self.trouble.fail(Failure::Damaged(cause.clone())),
+            // Without its locks nothing can be read, and a new start may have them.
+            Err(StoreError::Broken(cause)) => self.trouble.fail(Failure::Broken(cause.clone())),
             _ => {}
         }
         result

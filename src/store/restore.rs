@@ -4,7 +4,8 @@
 //! restored one, whole.
 //!
 //! 1. The copy is copied again, beside the log; that draft is checked, gets a new epoch, and is on disk before anything else changes.
-//! 2. The old log takes its write-ahead log in, so that it is one file; that file gets a second name, which it keeps.
+//! 2. The old log takes its write-ahead log in, so that it is one file; that file gets a second name, which it keeps. Where
+//!    the disk, or another program, hinders that, nothing more is done.
 //! 3. What stood beside the old log goes: a write-ahead log that stayed would be taken for the new file's, and SQLite
 //!    would put its pages over the restored ones without a word. Killed here, the old log is whole without it.
 //! 4. The draft takes the log's name, in one step.
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::backup::beside;
+use super::fault::Fault;
 use super::log::{self, HeadFile};
 use super::open::{self, APPLICATION_ID, configure_any};
 use super::{StoreError, check};
@@ -249,6 +251,11 @@ impl Drop for Draft {
 /// in, that gets a second name too.
 fn step_aside(place: &Path, directory: &Path, aside: Aside) -> Result<Option<PathBuf>, RestoreError> {
     let folded = fold(place);
+    // Without its log of writes a log that is whole would lose its end, were this killed before the copy is in its place.
+    if let Err(Unfolded::Hindered(why)) = &folded {
+        let place = place.to_owned();
+        return Err(RestoreError::Failed { doing: "take the log of writes into", path: place, why: why.clone() });
+    }
     if aside == Aside::Discard {
         return Ok(None);
     }
@@ -262,17 +269,34 @@ fn step_aside(place: &Path, directory: &Path, aside: Aside) -> Result<Option<Pat
     Ok(Some(kept))
 }
 
-fn fold(place: &Path) -> Result<(), rusqlite::Error> {
+/// Why a log did not take its log of writes in.
+enum Unfolded {
+    /// It is damaged, or no log, so there is no whole one to lose.
+    NotWhole,
+    /// The disk is full or fails, or another program reads it.
+    Hindered(String),
+}
+
+impl From<rusqlite::Error> for Unfolded {
+    fn from(error: rusqlite::Error) -> Self {
+        match Fault::of(&error) {
+            Fault::Damaged | Fault::Unreadable | Fault::Operation => Self::NotWhole,
+            _ => Self::Hindered(error.to_string()),
+        }
+    }
+}
+
+fn fold(place: &Path) -> Result<(), Unfolded> {
     // SQLite would remove what lies beside an empty file, and that is all there is left.
     if fs::metadata(place).is_ok_and(|log| log.len() == 0) {
-        return Err(rusqlite::Error::QueryReturnedNoRows);
+        return Err(Unfolded::NotWhole);
     }
     let old = Connection::open_with_flags(place, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let busy: bool = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy {
-        return Err(rusqlite::Error::QueryReturnedNoRows);
+        return Err(Unfolded::Hindered("another program has it open".to_owned()));
     }
-    old.close().map_err(|(_, error)| error)
+    Ok(old.close().map_err(|(_, error)| error)?)
 }
 
 fn free_name(directory: &Path) -> Result<PathBuf, RestoreError> {

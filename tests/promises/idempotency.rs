@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::shim::failing;
 use crate::support::http::{Answer, Ask};
 use crate::support::publisher::{Tally, Whereabouts, publish};
 use crate::support::server::{Server, Setup};
@@ -91,6 +92,33 @@ fn a_key_is_forgotten_after_its_time() {
     server.restart();
     assert_eq!(keyed(&server, &key, "k", &body).expect(201).header("idempotent-replayed"), None);
     assert_eq!(server.inbox("alice")["counts"]["unread"], 2);
+}
+
+/// The moment itself: the commit is flushed, and the server is gone before anybody hears of it.
+#[test]
+fn a_key_whose_answer_was_lost_between_commit_and_answer_is_answered_from_the_store() {
+    const KEYS: usize = 20;
+    let mut replayed = 0;
+    for flush in [5, 8, 12, 20, 21, 22] {
+        let mut server = Server::start();
+        let key = server.key(&["publish"]);
+        assert!(server.terminate().0.success());
+        let aside = tempfile::tempdir().expect("a directory");
+        let failure = format!("sync:{flush}:KILL:once");
+        let started = failing(server.stop(), &aside.path().join("killed"), &failure).attempt();
+        let Ok(mut server) = started else { continue }; // killed before it was there
+        let ask = |i: usize| {
+            let body = json!({ "to": "user:alice", "title": format!("t{i}") });
+            Ask::post("/v1/notifications").bearer(&key).header("idempotency-key", format!("k{i}")).json(&body)
+        };
+        let lost = (0..KEYS).find(|i| ask(*i).attempt(server.place()).is_err()).expect("it is killed at some flush");
+        assert!(server.exit().code().is_none(), "killed by a signal");
+        let server = Setup::serve().on(server.stop()).start();
+        let answer = server.send(&ask(lost)).expect(201);
+        replayed += usize::from(answer.header("idempotent-replayed") == Some("true"));
+        assert_eq!(server.inbox("alice")["counts"]["unread"], lost + 1, "flush {flush}");
+    }
+    assert!(replayed > 0, "no kill fell between commit and answer");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Commit before ack (T1): the server is killed with `kill -9` under load, again and again, and nothing acknowledged is
-//! lost, nothing doubled, nothing miscounted.
+//! Commit before ack (T1): the server is killed with `kill -9` under load, again and again, and no publish and no mark that
+//! was acknowledged is lost, nothing doubled, nothing miscounted.
 //!
 //! The quick form kills 8 times, at moments drawn from a fixed seed; `TIDINGS_KILL_CYCLES=200` is the full one, whose seed is
 //! random unless `TIDINGS_KILL_SEED` names one.
@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::stored::{Marked, unmarked};
+use crate::support::http::Ask;
 use crate::support::publisher::{Tally, Whereabouts, publish};
 use crate::support::server::Server;
-use crate::support::{Dice, token};
+use crate::support::{Dice, token, wait_for};
 
 const PUBLISHERS: usize = 8;
+/// Whose inbox is marked all the while.
+const READER: &str = "reader";
 const CYCLES: usize = 8;
 const SEED: u64 = 20_260_401;
 
@@ -42,7 +46,9 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
     let credential = server.key(&["publish"]);
     let (place, tally, stop) = (Whereabouts::new(server.place()), Tally::default(), AtomicBool::new(false));
     let (told, acknowledged) = channel();
-    let all = std::thread::scope(|scope| {
+    let reader = server.token(READER);
+    let (all, marks) = std::thread::scope(|scope| {
+        let marking = scope.spawn(|| mark(&place, &credential, &reader, &tally, &stop));
         for (i, user) in users.iter().enumerate() {
             let (told, place, tally, stop, credential) = (told.clone(), &place, &tally, &stop, &credential);
             scope.spawn(move || {
@@ -69,15 +75,39 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
         }
         stop.store(true, Ordering::Relaxed);
         all.extend(acknowledged.iter());
-        all
+        (all, marking.join().expect("every mark was acknowledged"))
     });
-    println!("seed {seed}: {} acknowledged over {cycles} kills, {tally:?}", all.len());
-    assert!(all.len() >= cycles, "hardly anything was published");
+    println!(
+        "seed {seed}: {} publishes and {} marks acknowledged over {cycles} kills, {tally:?}",
+        all.len(),
+        marks.len()
+    );
+    assert!(all.len() >= cycles && marks.len() >= cycles, "hardly anything was published, or marked");
     hold_against_the_log(&server, &users, &all);
     server.kill();
     check_integrity(server.data());
+    assert_eq!(unmarked(server.data(), marks.iter()), Vec::<String>::new());
     // The harness recounts what runs when it is dropped.
     server.restart();
+}
+
+/// Publishes to one reader and marks all of it as read, each until it is acknowledged; the marks.
+fn mark(place: &Whereabouts, credential: &str, reader: &str, tally: &Tally, stop: &AtomicBool) -> Vec<Marked> {
+    let mut marks = Vec::new();
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let title = format!("{READER}/{n}");
+        let body = json!({ "to": { "user": READER }, "title": title });
+        let answer = publish(place, credential, &title, &body, tally).json();
+        let ask = Ask::post("/v1/inbox/mark").bearer(reader).json(&json!({ "as": "read", "upto": answer["cursor"] }));
+        let is_acknowledged = || ask.attempt(&place.place()).is_ok_and(|answer| answer.status() == 200);
+        wait_for("the mark to be acknowledged", || is_acknowledged().then_some(()));
+        let upto = answer["seq"].as_u64().expect("a seq");
+        marks.push(Marked { user: READER.to_owned(), upto, told: 0 });
+    }
+    marks
 }
 
 /// Takes what comes until it is time.

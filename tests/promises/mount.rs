@@ -61,6 +61,14 @@ impl Disk {
         }
     }
 
+    /// Fills it, but for so many bytes.
+    pub fn fill_but(&self, bytes: u64) {
+        self.fill();
+        let file = File::options().write(true).open(self.filler()).expect("it was filled");
+        let filled = file.metadata().expect("it is there").len();
+        file.set_len(filled.saturating_sub(bytes)).expect("room can be given back");
+    }
+
     /// Takes away what filled it.
     pub fn clear(&self) {
         std::fs::remove_file(self.filler()).expect("it was filled");

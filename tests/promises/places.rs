@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use crate::mount::{Disk, skipped};
+use crate::support::http::Ask;
 use crate::support::server::{Refused, Server, Setup};
 use crate::support::wait_for;
 
@@ -259,4 +260,32 @@ fn a_clock_set_back_two_days_is_told_and_changes_no_order() {
         last = entry.seq();
         entry.title().clone_into(&mut title);
     }
+}
+
+/// Pages of a log are overwritten under a server that runs: it ends, and not a byte is written any more, though commits that
+/// the database has not taken in lie beside it.
+#[test]
+fn a_file_that_a_reader_finds_damaged_ends_the_server_and_is_left_as_it_is() {
+    let mut server = Setup::serve().on(used()).start();
+    server.notify("bob", "not yet in the database");
+    let file = server.data().join("tidings.db");
+    let mut bytes = fs::read(&file).expect("it is there");
+    // All but the first page, which says what the file is.
+    bytes[4_096..].fill(0xff);
+    let damage = fs::File::options().write(true).open(&file).expect("ours to write");
+    std::os::unix::fs::FileExt::write_all_at(&damage, &bytes[4_096..], 4_096).expect("ours to write");
+    let log = fs::metadata(server.data().join("tidings.db-wal")).expect("it is there").len();
+    assert!(log > 0, "something is not yet in the database");
+    // Readers keep pages; sooner or later each asks for one.
+    let ask = Ask::get("/v1/inbox?limit=100").bearer(&server.token("alice"));
+    let place = server.place().clone();
+    wait_for("a reader to meet the damage", || {
+        ask.attempt(&place).map_or(Some(()), |answer| (answer.status() >= 500).then_some(()))
+    });
+    let status = server.exit();
+    assert_eq!(status.code(), Some(65), "{}", server.log());
+    let data = server.stop();
+    assert!(database(data.path()) == bytes, "the database was written to");
+    let left = fs::metadata(data.path().join("tidings.db-wal")).expect("it is still there").len();
+    assert!(left >= log, "the log of writes was emptied: {left} bytes of {log}");
 }

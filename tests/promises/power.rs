@@ -1,5 +1,5 @@
 //! Power cuts (T2): the real binary runs on a disk that is written down; the power is cut at many points of the record, with
-//! what was not flushed dropped, kept or torn, and every publish acknowledged before the cut is in what is left.
+//! what was not flushed dropped, kept or torn, and every publish and mark acknowledged before the cut is in what is left.
 //!
 //! The quick form cuts 120 times from a fixed seed; `TIDINGS_POWER_CUTS=1000` is the full one, from a random seed unless
 //! `TIDINGS_POWER_SEED` names one. Every 30th cut is looked at by the binary itself, which recounts every inbox.
@@ -11,12 +11,15 @@ use std::sync::Mutex;
 use serde_json::json;
 
 use crate::shim::{Disk, Fate, Honesty, Record, recorded};
-use crate::stored::{Acknowledged, Verdict, judge};
+use crate::stored::{Acknowledged, Marked, Verdict, judge, unmarked};
+use crate::support::http::Ask;
 use crate::support::publisher::{Tally, Whereabouts, publish};
 use crate::support::server::Setup;
 use crate::support::{Dice, token};
 
 const PUBLISHERS: usize = 4;
+/// One in so many publishes is marked as read, with all before it.
+const MARKED: usize = 5;
 /// Enough that the log of writes is taken into the database more than once.
 const EACH: usize = 60;
 const CUTS: usize = 120;
@@ -28,6 +31,7 @@ const BY_THE_BINARY: usize = 30;
 struct Written {
     record: Record,
     acknowledged: Vec<Acknowledged>,
+    marked: Vec<Marked>,
     possible: HashSet<String>,
 }
 
@@ -37,12 +41,15 @@ fn write_down() -> Written {
     let mut server = recorded(data, &log).start();
     let credential = server.key(&["publish"]);
     let (place, tally, told) = (Whereabouts::new(server.place()), Tally::default(), Mutex::new(Vec::new()));
+    let marked = Mutex::new(Vec::new());
+    let tokens: Vec<String> = (0..PUBLISHERS).map(|i| server.token(&format!("u{i}"))).collect();
     for i in 0..PUBLISHERS {
         server.follow("all", &format!("u{i}"));
     }
     std::thread::scope(|scope| {
-        for i in 0..PUBLISHERS {
+        for (i, token) in tokens.iter().enumerate() {
             let (credential, place, tally, told, log) = (&credential, &place, &tally, &told, &log);
+            let marked = &marked;
             scope.spawn(move || {
                 for n in 0..EACH {
                     let title = format!("{i}/{n}");
@@ -50,16 +57,23 @@ fn write_down() -> Written {
                     let body = json!({ "to": to, "title": title, "body": "x".repeat(1_500) });
                     let answer = publish(place, credential, &title, &body, tally).json();
                     let seq = answer["seq"].as_u64().expect("a seq");
-                    let length = std::fs::metadata(log).expect("it is written").len();
-                    told.lock().expect("nobody panics with it").push(Acknowledged { title, seq, told: length });
+                    let length = || std::fs::metadata(log).expect("it is written").len();
+                    told.lock().expect("nobody panics with it").push(Acknowledged { title, seq, told: length() });
+                    if n % MARKED == 0 {
+                        let mark = json!({ "as": "read", "upto": answer["cursor"] });
+                        Ask::post("/v1/inbox/mark").bearer(token).json(&mark).send(&place.place()).expect(200);
+                        let mark = Marked { user: format!("u{i}"), upto: seq, told: length() };
+                        marked.lock().expect("nobody panics with it").push(mark);
+                    }
                 }
             });
         }
     });
     assert!(server.terminate().0.success(), "{}", server.log());
     let acknowledged = told.into_inner().expect("nobody panics with it");
+    let marked = marked.into_inner().expect("nobody panics with it");
     let possible = (0..PUBLISHERS).flat_map(|i| (0..EACH).map(move |n| format!("{i}/{n}"))).collect();
-    Written { record: Record::read(&log), acknowledged, possible }
+    Written { record: Record::read(&log), acknowledged, marked, possible }
 }
 
 impl Written {
@@ -81,14 +95,16 @@ impl Written {
     /// What is wrong with what a cut has left.
     fn judge(&self, place: usize, left: &Path) -> Verdict {
         let told = self.record.told(place);
-        judge(left, self.acknowledged.iter().filter(|one| one.told <= told), &self.possible)
+        let mut verdict = judge(left, self.acknowledged.iter().filter(|one| one.told <= told), &self.possible);
+        verdict.lost.extend(unmarked(left, self.marked.iter().filter(|one| one.told <= told)));
+        verdict
     }
 
-    /// How many cuts of this disk lose, or break, something.
+    /// How many cuts of this disk lose something acknowledged. What they break besides is not counted.
     fn losses(&self, honesty: Honesty) -> usize {
         let mut losses = 0;
         self.cut(CUTS / 2, SEED, honesty, |_, place, left| {
-            losses += usize::from(!self.judge(place, left.path()).is_clean());
+            losses += usize::from(!self.judge(place, left.path()).lost.is_empty());
         });
         losses
     }
@@ -101,7 +117,12 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
     let drawn = || if cuts == CUTS { SEED } else { u64::try_from(token::now()).unwrap_or(SEED) };
     let seed = number("TIDINGS_POWER_SEED").unwrap_or_else(drawn);
     let written = write_down();
-    println!("seed {seed}: {cuts} cuts, {} changes, {} acknowledged", written.record.len(), written.acknowledged.len());
+    println!(
+        "seed {seed}: {cuts} cuts, {} changes, {} publishes and {} marks acknowledged",
+        written.record.len(),
+        written.acknowledged.len(),
+        written.marked.len()
+    );
     let mut by_the_binary = 0;
     written.cut(cuts, seed, Honesty::Honest, |i, place, left| {
         if i % BY_THE_BINARY == 0 {

@@ -17,10 +17,11 @@ use rusqlite::Connection as Database;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::mount::{Disk, skipped};
 use crate::support::cli::{Said, arg, run};
 use crate::support::http::{Ask, Connection};
 use crate::support::publisher::{Tally, Whereabouts, publish};
-use crate::support::server::{Server, tidings};
+use crate::support::server::{Server, Setup, tidings};
 use crate::support::{Dice, wait_for};
 
 const PUBLISHERS: usize = 4;
@@ -231,6 +232,37 @@ fn a_restore_that_is_killed_leaves_the_old_log_or_the_new_one() {
         assert_eq!(position(&log_of(round.path())).1, in_copy);
     }
     println!("killed {KILLS} times: the old log {} times, the restored one {} times", outcomes[0], outcomes[1]);
+}
+
+/// The old log's end lies in its log of writes, and there is no room to take that in: nothing is changed, not even where the
+/// old log is to be thrown away.
+#[test]
+fn without_room_for_the_old_log_s_end_nothing_is_restored_over_it() {
+    if skipped("a restore on a full disk") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = folder.path().join("copy.db");
+    backup(&Server::start(), &copy);
+    let disk = Disk::of(32);
+    let mut server = Setup::serve().on(disk.directory()).start();
+    fill(&server, 100);
+    let last = server.notify("alice", "the last")["seq"].as_u64().expect("a seq");
+    server.kill();
+    let data = server.stop();
+    let log = fs::metadata(log_of(data.path())).expect("it is there").len();
+    let of_writes = fs::metadata(stale_log_of(data.path())).expect("it is there").len();
+    assert!(of_writes > log + 512 * 1024, "{of_writes} bytes beside {log}");
+    // As it is once a full disk has had it thrown off.
+    fs::remove_file(data.path().join("tidings.ballast")).expect("it lies there");
+    // Room for the copy, and not for what the log would grow by.
+    disk.fill_but(fs::metadata(&copy).expect("it is there").len() + 256 * 1024);
+    let refused = restore(&copy, data.path(), &["--yes", "--discard"]);
+    assert!(refused.code != 0 && refused.err.contains("take the log of writes into"), "{refused:?}");
+    disk.clear();
+    assert_eq!(position(&log_of(data.path())).1, last);
+    assert_eq!(leftovers(data.path()), Vec::<String>::new());
+    restore(&copy, data.path(), &["--yes", "--discard"]).well();
 }
 
 /// A directory whose log is one of these files.

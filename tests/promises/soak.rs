@@ -33,13 +33,12 @@ fn neither_memory_nor_descriptors_grow_while_clients_come_and_go() {
         samples.push((passed.as_secs_f64(), memory as f64));
     }));
     println!(
-        "seed {seed}: {} clients for {:?}: {} published, {} delivered, {} cuts, {} came again, {:?}; {:.2} MiB at the end",
+        "seed {seed}: {} clients for {:?}: {} published, {} delivered, {} cuts, {:?}; {:.2} MiB at the end",
         plan.clients,
         plan.span,
         outcome.published,
         outcome.delivered,
         outcome.cuts,
-        outcome.again,
         outcome.faults,
         resident(&server) as f64 / STATED
     );

@@ -13,6 +13,15 @@ pub struct Acknowledged {
     pub told: u64,
 }
 
+/// A mark that was acknowledged: what came to a user up to a position is read.
+#[derive(Clone, Debug)]
+pub struct Marked {
+    pub user: String,
+    pub upto: u64,
+    /// As that of [`Acknowledged`].
+    pub told: u64,
+}
+
 /// What is wrong with a log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -51,6 +60,24 @@ pub fn judge<'a>(
     }
     verdict.phantoms = found.into_keys().filter(|title| !possible.contains(title)).collect();
     verdict
+}
+
+/// Marks that were acknowledged and are not there.
+pub fn unmarked<'a>(data: &Path, marks: impl Iterator<Item = &'a Marked>) -> Vec<String> {
+    let found = read_marks(data).unwrap_or_default();
+    let is_lost = |mark: &&Marked| found.get(&mark.user) < Some(&mark.upto);
+    marks.filter(is_lost).map(|mark| format!("{mark:?}, found {:?}", found.get(&mark.user))).collect()
+}
+
+/// How far each user has read. (2 is "read", 0 is every category.)
+fn read_marks(data: &Path) -> rusqlite::Result<HashMap<String, u64>> {
+    let log = rusqlite::Connection::open(data.join("tidings.db"))?;
+    let mut statement = log.prepare(
+        "SELECT u.name, max(w.upto) FROM watermarks w JOIN users u ON u.id = w.user
+         WHERE w.kind = 2 AND w.category = 0 GROUP BY u.name",
+    )?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
+    rows.collect()
 }
 
 /// The titles with their positions.

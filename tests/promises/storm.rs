@@ -81,7 +81,7 @@ fn all_are_back_soon_after_a_kill_and_what_they_missed_is_read_once() {
         let eye = runtime.block_on(async { timeout(LOOSE, member).await });
         let eye =
             eye.unwrap_or_else(|_| panic!("{} has not seen everything", user(number))).expect("a client panicked");
-        assert_eq!(eye.resets, 0, "{}: every cursor is good", user(number));
+        assert_eq!((eye.resets, eye.again), (0, 0), "{}: every cursor is good, and nothing comes again", user(number));
         faults.add(Faults::of(&due, &eye.seen));
     }
     let seen = runtime.block_on(pages.close(&for_pages(&due)));

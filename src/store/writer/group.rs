@@ -210,10 +210,7 @@ impl Log<'_> {
     }
 
     fn fail(&mut self, failure: Failure) -> StoreError {
-        // Closing would fsync what this process can't know the state of.
-        if let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
-            tracing::warn!(%error, "SQLite may write once more as it closes the database");
-        }
+        leave_alone(self.connection);
         let told = StoreError::Failed(failure.to_string());
         self.outcome.failure.get_or_insert(failure);
         told
@@ -253,6 +250,13 @@ impl Log<'_> {
             tracing::warn!(%error, "the log of writes could not be taken into the database");
             self.consequence(&error);
         }
+    }
+}
+
+/// Lets closing write nothing: it would fsync what this process can't know the state of.
+pub(super) fn leave_alone(connection: &Connection) {
+    if let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        tracing::warn!(%error, "SQLite may write once more as it closes the database");
     }
 }
 

@@ -210,7 +210,8 @@ impl Writer {
                 let _ = self.feed.send(nothing).await;
             }
             if self.trouble.has_failed() {
-                // A reader has found the file damaged: whoever waits hears that the store has stopped.
+                // A reader has found the file damaged, or the disk failing: whoever waits hears that the store has stopped.
+                self.leave().await;
                 return;
             }
             if !group.is_empty() {
@@ -310,6 +311,9 @@ impl Writer {
 
     /// Leaves everything in the one database file, so that a stopped server's file can be copied alone.
     async fn close(self) {
+        if self.trouble.has_failed() {
+            return self.leave().await;
+        }
         let checkpoint = |connection: &mut Connection| connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
         match hop::interact(&self.connection, checkpoint).await {
             Ok(Ok(())) => {}
@@ -317,6 +321,14 @@ impl Writer {
                 tracing::warn!(%error, "the write-ahead log stays beside the database; the next start takes it in");
             }
             Err(error) => tracing::warn!(%error, "the database was not closed in an orderly way"),
+        }
+    }
+
+    /// Ends after a failure that somebody else has met: nothing more is written, not even as the connection closes.
+    async fn leave(&self) {
+        let left = hop::interact(&self.connection, |connection| group::leave_alone(connection)).await;
+        if let Err(error) = left {
+            tracing::warn!(%error, "SQLite may write once more as it closes the database");
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Eye {
     pub epoch: String,
     /// The positions of the notifications, in the order in which they came to the eye.
     pub seen: Vec<u64>,
-    /// Events that came again over the wire.
+    /// Events that came again over the wire, though each line goes on from the last: there must be none.
     pub again: u64,
     /// Streams that could not go on from the cursor.
     pub resets: u64,
@@ -134,7 +134,6 @@ pub struct Outcome {
     pub published: usize,
     pub delivered: usize,
     pub cuts: u64,
-    pub again: u64,
     pub resets: u64,
     pub rotations: u64,
     pub faults: Faults,
@@ -214,9 +213,9 @@ pub async fn run(server: &Server, plan: &Plan, extra: usize, mut minute: impl Fn
             eye.seen,
             plan.seed
         );
+        assert_eq!(eye.again, 0, "{}: events came again on one line (seed {})", user(number), plan.seed);
         outcome.faults.add(faults);
         outcome.delivered += eye.seen.len();
-        outcome.again += eye.again;
         outcome.resets += eye.resets;
     }
     outcome.settled = stopped.elapsed();

@@ -5,7 +5,8 @@
  *   SHIM_LOG=FILE                  writes every change down, with its bytes, in the order in which they were made; beside
  *                                  SHIM_FAIL only the failures
  *   SHIM_FAIL=write|sync:N:ERRNO:once|on
- *                                  lets the N-th write (or fsync) fail, that one or all from then on
+ *                                  lets the N-th write (or fsync) fail, that one or all from then on; KILL for ERRNO lets
+ *                                  it be done and kills the server before it hears of that
  *
  * A record of the log: five little-endian 64-bit numbers (kind, file, offset, length of what follows, length of the file for
  * a truncation), then the bytes. Each is in the log before the call returns to the server, so whatever an answer rests on
@@ -17,6 +18,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,7 +38,7 @@ static char directory[PATH_MAX];
 static int log_fd = -1;
 static enum kind fail_kind;
 static long fail_at = -1, seen;
-static int fail_errno, fail_on;
+static int fail_errno, fail_on, fail_kills;
 
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
@@ -68,6 +70,7 @@ __attribute__((constructor)) static void begin(void) {
         fail_kind = strcmp(op, "sync") ? WRITE : SYNC;
         fail_errno = strcmp(code, "ENOSPC") ? EIO : ENOSPC;
         fail_on = !strcmp(when, "on");
+        fail_kills = !strcmp(code, "KILL");
     }
 }
 
@@ -93,7 +96,7 @@ static void record(enum kind kind, int file, uint64_t offset, const void *bytes,
     if (real_writev(log_fd, parts, length ? 2 : 1) != whole) abort();
 }
 
-/* Whether this call is to fail; sets errno. Called under the lock. */
+/* Whether this call is to fail (1; sets errno), or to be the last (-1). Called under the lock. */
 static int fails(enum kind kind, int file) {
     /* The head file is written beside the log and no promise rests on it. */
     if (fail_kind != kind || !strcmp(names[file], "tidings.head")) return 0;
@@ -101,7 +104,7 @@ static int fails(enum kind kind, int file) {
     if (seen != fail_at && !(fail_on && seen > fail_at)) return 0;
     record(FAULT, file, seen, 0, 0, 0);
     errno = fail_errno;
-    return 1;
+    return fail_kills ? -1 : 1;
 }
 
 static int opened(int fd, const char *path) {
@@ -143,10 +146,12 @@ int close(int fd) {
 static ssize_t do_write(int fd, int file, const void *bytes, size_t length, off_t offset, int moves) {
     pthread_mutex_lock(&lock);
     ssize_t written = -1;
-    if (!fails(WRITE, file)) {
+    int fate = fails(WRITE, file);
+    if (fate < 1) {
         if (moves) offset = lseek(fd, 0, SEEK_CUR);
         written = moves ? real_write(fd, bytes, length) : real_pwrite(fd, bytes, length, offset);
         int told = errno;
+        if (fate) raise(SIGKILL);
         if (written > 0) record(WRITE, file, offset, bytes, written, 0);
         errno = told;
     }
@@ -189,10 +194,11 @@ static int do_sync(int fd, int (*real)(int)) {
     int file = file_of(fd);
     if (!file) return real(fd);
     pthread_mutex_lock(&lock);
-    int done = -1;
-    if (!fails(SYNC, file)) {
+    int done = -1, fate = fails(SYNC, file);
+    if (fate < 1) {
         done = real(fd);
         int told = errno;
+        if (fate) raise(SIGKILL);
         if (!done) record(SYNC, file, 0, 0, 0, 0);
         errno = told;
     }
