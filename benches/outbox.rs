@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tidings::broker::{self, Broker, FeedItem, FeedRequest, Filter};
 use tidings::clock::Clock;
-use tidings::deliver::{self, Adapter, Outcome};
+use tidings::deliver::{self, Adapter, Outcome, SetUp};
 use tidings::lifecycle::Lifecycle;
 use tidings::metrics::Metrics;
 use tidings::model::{
@@ -56,6 +56,14 @@ impl Adapter for Slow {
 
     fn most_together(&self) -> usize {
         1
+    }
+
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    fn set_up(&self) -> SetUp {
+        SetUp::OfMedium
     }
 
     fn pause(&self, _: &str) -> Duration {

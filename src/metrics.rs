@@ -94,6 +94,8 @@ pub struct Metrics {
     pub outbox_pending: Family<Label, Gauge>,
     /// Seconds for which the first of them has been due, by `medium`.
     pub outbox_oldest: Family<Label, Gauge>,
+    /// Set-ups by which nothing goes out for now, by `medium`: mail is one, each robot is one.
+    pub outbox_held: Family<Label, Gauge>,
     /// Users whose stored counts were found to differ from a recount of their entries.
     pub drift: Counter,
 }
@@ -152,6 +154,7 @@ impl Metrics {
             outbox_deliveries: Family::default(),
             outbox_pending: Family::default(),
             outbox_oldest: Family::default(),
+            outbox_held: Family::default(),
             registry: Registry::default(),
         }
     }
@@ -241,6 +244,11 @@ impl Metrics {
             "For how long the first of them has been due, by medium",
             Unit::Seconds,
             self.outbox_oldest.clone(),
+        );
+        registry.register(
+            "outbox_held",
+            "Set-ups by which nothing goes out for now, by medium: mail is one, each robot is one",
+            self.outbox_held.clone(),
         );
     }
 

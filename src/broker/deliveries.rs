@@ -1,5 +1,7 @@
 //! The message log: what became of deliveries, and trying dead ones again.
 
+use std::sync::Arc;
+
 use super::{Broker, BrokerError};
 use crate::model::{DeliveryId, DeliveryState, Identity, Scope};
 use crate::store::Retry;
@@ -50,7 +52,7 @@ impl Broker {
     /// [`BrokerError::NotFound`].
     pub async fn retry_delivery(&self, by: &Identity, id: DeliveryId) -> Result<u64, BrokerError> {
         self.delivery(by, id).await?;
-        Ok(self.inner.store.write(Retry { deliveries: vec![id], now: self.inner.clock.now() }).await?)
+        Ok(self.inner.store.write(self.retry(vec![id])).await?)
     }
 
     /// Has all dead deliveries tried again that are asked for; how many there were.
@@ -70,7 +72,7 @@ impl Broker {
             let rows = read.await?;
             let deliveries: Vec<DeliveryId> = rows.items.iter().map(|delivery| delivery.id).collect();
             if !deliveries.is_empty() {
-                revived += self.inner.store.write(Retry { deliveries, now: self.inner.clock.now() }).await?;
+                revived += self.inner.store.write(self.retry(deliveries)).await?;
             }
             match rows.next {
                 Some(next) => before = Some(next),
@@ -79,8 +81,16 @@ impl Broker {
         }
     }
 
+    fn retry(&self, deliveries: Vec<DeliveryId>) -> Retry {
+        Retry { deliveries, media: Arc::new(self.inner.config().media.clone()), now: self.inner.clock.now() }
+    }
+
     fn told(&self, delivery: Delivery) -> Told {
-        let carried = if self.config().media.has(delivery.medium) { Carried::Yes } else { Carried::No };
+        let carried = match self.held(&delivery) {
+            _ if !self.config().media.has(delivery.medium) => Carried::No,
+            Some(why) => Carried::Held(why),
+            None => Carried::Yes,
+        };
         Told { message_id: self.message_id(delivery.id), carried, delivery }
     }
 }

@@ -13,6 +13,7 @@ mod error;
 mod explain;
 mod fanout;
 mod feed;
+mod holds;
 mod identity;
 mod inbox;
 mod intake;
@@ -52,6 +53,7 @@ use tokio::time::Instant;
 
 pub use error::{AuthError, BrokerError};
 pub use feed::{Feed, FeedItem, FeedRequest};
+pub use holds::Hold;
 pub use identity::Credentials;
 pub use inbox::InboxQuery;
 pub use intake::IntakeState;
@@ -184,6 +186,8 @@ struct Inner {
     templates: template::Ready,
     /// How the way in by a queue is; `None` where there is none.
     intake: Mutex<Option<IntakeState>>,
+    /// What the outbox can't carry for now.
+    holds: Mutex<Vec<Hold>>,
 }
 
 impl Inner {
@@ -243,6 +247,7 @@ impl Broker {
             running: publish::Running::default(),
             templates: template::Ready::default(),
             intake: Mutex::default(),
+            holds: Mutex::default(),
         };
         let this = Self { inner: Arc::new(inner) };
         // What fell due while nothing ran is done before the first stream begins.

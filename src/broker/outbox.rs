@@ -15,7 +15,9 @@ use super::{Broker, BrokerError, Inner};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::model::{AttemptOutcome, DeliveryId, Media, Medium, Outcome, Parcel, Timestamp};
-use crate::store::{Ending, Expand, Expanded, FindLanes, FreeLeases, Leased, OutboxEvent, StoreError, Turn, Verdict};
+use crate::store::{
+    Ending, Expand, Expanded, FindLanes, FreeLeases, GiveUpLanes, Leased, OutboxEvent, StoreError, Turn, Verdict,
+};
 
 pub use crate::store::{LaneRow as Lane, Wanted};
 
@@ -24,6 +26,8 @@ pub use crate::store::{LaneRow as Lane, Wanted};
 pub struct Outbox {
     /// How long after each attempt that failed the next one comes at the latest; behind the last the delivery is dead.
     pub schedule: Vec<Duration>,
+    /// How long what is due waits while its medium is held; behind that it is dead.
+    pub expire_after: Duration,
     /// How long deliveries are kept when nothing more is tried.
     pub keep: Duration,
     /// What stands behind the `@` of message ids; `None` is the domain that mail comes from.
@@ -35,6 +39,7 @@ impl Default for Outbox {
         let minutes = [2, 10, 60, 6 * 60, 24 * 60].map(Duration::from_mins);
         Self {
             schedule: std::iter::once(Duration::from_secs(30)).chain(minutes).collect(),
+            expire_after: Duration::from_hours(3 * 24),
             keep: Duration::from_hours(30 * 24),
             domain: None,
         }
@@ -72,6 +77,7 @@ impl Signals {
                 let labels = [("medium", medium.as_str()), ("outcome", outcome)];
                 drop(metrics.outbox_deliveries.get_or_create(&labels));
             }
+            drop(metrics.outbox_held.get_or_create(&[("medium", medium.as_str())]));
         }
         Self::default()
     }
@@ -79,7 +85,7 @@ impl Signals {
     /// Counts what a commit did to deliveries, and wakes whom it concerns.
     pub(super) fn note(&self, metrics: &Metrics, medium: Medium, event: OutboxEvent, count: u64) {
         let outcome = match event {
-            OutboxEvent::Pending => None,
+            OutboxEvent::Pending | OutboxEvent::PutBack => None,
             OutboxEvent::Sent => Some("sent"),
             OutboxEvent::Retried => Some("retried"),
             OutboxEvent::Dead => Some("dead"),
@@ -90,7 +96,7 @@ impl Signals {
             let labels = [("medium", medium.as_str()), ("outcome", outcome)];
             metrics.outbox_deliveries.get_or_create(&labels).inc_by(count);
         }
-        if matches!(event, OutboxEvent::Pending | OutboxEvent::Retried) {
+        if matches!(event, OutboxEvent::Pending | OutboxEvent::Retried | OutboxEvent::PutBack) {
             self.due.notify_one();
         }
     }
@@ -103,6 +109,8 @@ pub struct Lease {
     attempt: u32,
     /// Attempts that the schedule counts, this one included.
     tries: u32,
+    /// Since when the delivery was due.
+    due: Timestamp,
 }
 
 /// When the next attempt comes after `tries` that failed; `None` where there is none. `dice` is from 0 up to 1: full jitter, so
@@ -160,7 +168,7 @@ impl Broker {
     }
 
     fn parcel(&self, leased: Leased) -> (Lease, Parcel) {
-        let Leased { delivery, attempt, tries, .. } = leased;
+        let Leased { delivery, attempt, tries, due, .. } = leased;
         let parcel = Parcel {
             delivery,
             medium: leased.medium,
@@ -176,7 +184,7 @@ impl Broker {
             bulk: leased.bulk,
             letter: leased.letter,
         };
-        (Lease { delivery, attempt, tries }, parcel)
+        (Lease { delivery, attempt, tries, due }, parcel)
     }
 
     /// The identity of a delivery's messages, the same at each attempt.
@@ -187,7 +195,8 @@ impl Broker {
         format!("{delivery}.{}@{domain}", self.epoch())
     }
 
-    /// Frees what a process that has ended was at, and finds where something waits. To be done once, before the first lease.
+    /// Frees what a process that has ended was at, gives up what waits for a robot that is not in the settings any more, and finds
+    /// where something waits. To be done once, before the first lease.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -203,6 +212,7 @@ impl Broker {
                 some => freed += some,
             }
         }
+        self.give_up_lanes().await?;
         for medium in Medium::ALL {
             let mut after = Some(String::new());
             while let Some(last) = after {
@@ -212,6 +222,30 @@ impl Broker {
         }
         if freed > 0 {
             tracing::info!(deliveries = freed, "Attempts that the end of the last run cut short are made again");
+        }
+        Ok(())
+    }
+
+    /// Robots are the only lanes that settings name. Where there is none at all, what waits for them stays until there is.
+    async fn give_up_lanes(&self) -> Result<(), BrokerError> {
+        let (medium, media) = (Medium::DingTalk, Arc::new(self.inner.config().media.clone()));
+        if !media.has(medium) {
+            return Ok(());
+        }
+        let mut given_up = 0;
+        loop {
+            let operation = GiveUpLanes { medium, media: media.clone(), now: self.inner.clock.now() };
+            match self.inner.store.write(operation).await? {
+                0 => break,
+                some => given_up += some,
+            }
+        }
+        if given_up > 0 {
+            tracing::warn!(
+                deliveries = given_up,
+                "Deliveries waited for robots that are not in the settings any more and are given up; `tidings delivery retry \
+                 --dead --medium dingtalk` hands them to those that speak of their categories now"
+            );
         }
         Ok(())
     }
@@ -266,6 +300,9 @@ fn verdict(schedule: &[Duration], lease: Lease, outcome: Outcome, now: Timestamp
                 Verdict::Dead { reason: line(&reason), outcome: AttemptOutcome::Later }
             }
         },
+        Outcome::NotTried { why, .. } | Outcome::Held { why, .. } => {
+            Verdict::PutBack { reason: line(&why), due: lease.due }
+        }
     }
 }
 
@@ -346,7 +383,7 @@ mod tests {
 
     #[test]
     fn what_follows_depends_on_what_came() {
-        let lease = |tries| Lease { delivery: DeliveryId(1), attempt: 9, tries };
+        let lease = |tries| Lease { delivery: DeliveryId(1), attempt: 9, tries, due: NOW };
         let later = || Outcome::Later { reason: "451 busy".to_owned(), after: None };
         let verdict = |tries, outcome| verdict(&schedule(), lease(tries), outcome, NOW, 1.0);
         let next_at = NOW.after(Duration::from_secs(30));
@@ -357,5 +394,12 @@ mod tests {
         let never = Outcome::Never { reason: "550 unknown".to_owned() };
         let dead = Verdict::Dead { reason: "550 unknown".to_owned(), outcome: AttemptOutcome::Never };
         assert_eq!(verdict(1, never), dead);
+        // However often it was tried before.
+        for tries in [1, 7] {
+            let put_back = Verdict::PutBack { reason: "not yet".to_owned(), due: NOW };
+            let not_tried = Outcome::NotTried { why: "not yet".to_owned(), after: Duration::from_mins(1) };
+            assert_eq!(verdict(tries, not_tried), put_back);
+            assert_eq!(verdict(tries, Outcome::Held { why: "not yet".to_owned(), remedy: "" }), put_back);
+        }
     }
 }

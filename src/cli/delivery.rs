@@ -12,6 +12,7 @@ use super::client::{Ask, Client, read};
 use super::reach::ServerArgs;
 use super::show::{fields, number};
 use super::{Output, Usage, say, segment};
+use crate::wire::delivery::{RetriedBody, TalliedBody};
 
 /// Deliveries of one page.
 const PAGE: u32 = 1_000;
@@ -136,19 +137,7 @@ pub(super) struct RetryArgs {
 struct Page {
     deliveries: Vec<Box<RawValue>>,
     next: Option<u64>,
-    summary: Option<Summary>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Summary {
-    finished: bool,
-    expanding: bool,
-    pending: u64,
-    leased: u64,
-    sent: u64,
-    dead: u64,
-    cancelled: u64,
-    skipped: u64,
+    summary: Option<TalliedBody>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -164,6 +153,8 @@ struct Delivery {
     attempts: u32,
     next_at: Option<String>,
     reason: Option<String>,
+    /// Why nothing goes out by its medium for now.
+    held: Option<String>,
     created_at: String,
     settled_at: Option<String>,
     message_id: String,
@@ -177,11 +168,6 @@ struct Attempt {
     outcome: String,
     answer: String,
     next_at: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Retried {
-    retried: u64,
 }
 
 pub(super) async fn run(command: Command) -> anyhow::Result<()> {
@@ -225,7 +211,7 @@ async fn write(client: &Client, output: Output, path: &str, limit: Option<u64>) 
             Some(next) => before = format!("&before={next}"),
             None => {
                 if let Some(summary) = page.summary.filter(|_| output == Output::People) {
-                    eprintln!("{}", summary.told());
+                    eprintln!("{}", told(&summary));
                 }
                 return Ok(count);
             }
@@ -251,8 +237,8 @@ async fn retry(args: RetryArgs) -> anyhow::Result<()> {
     let answer = args.server.ask(async |client: &Client| client.ask(&ask).await).await?;
     match Output::of(args.json) {
         Output::Json => say(String::from_utf8_lossy(&answer)),
-        Output::People => match read::<Retried>(&answer)?.retried {
-            0 => say("None of them is dead; nothing is tried again"),
+        Output::People => match read::<RetriedBody>(&answer)?.retried {
+            0 => say("Nothing is tried again: none of them is dead, or nothing carries them now"),
             retried => say(format_args!("Trying {} again", number(retried, "delivery", "deliveries"))),
         },
     }
@@ -276,18 +262,17 @@ impl Asked {
     }
 }
 
-impl Summary {
-    fn told(&self) -> String {
-        let Self { pending, leased, sent, dead, cancelled, skipped, .. } = self;
-        let state = match (self.finished, self.expanding) {
-            (true, _) => "finished",
-            (false, true) => "still being made",
-            (false, false) => "not finished",
-        };
-        format!(
-            "{state}: {sent} sent, {pending} pending, {leased} under way, {dead} dead, {cancelled} cancelled, {skipped} skipped"
-        )
-    }
+/// Where the deliveries of one notification are, in a line.
+fn told(summary: &TalliedBody) -> String {
+    let TalliedBody { finished, expanding, pending, leased, sent, dead, cancelled, skipped } = summary;
+    let state = match (finished, expanding) {
+        (true, _) => "finished",
+        (false, true) => "still being made",
+        (false, false) => "not finished",
+    };
+    format!(
+        "{state}: {sent} sent, {pending} pending, {leased} under way, {dead} dead, {cancelled} cancelled, {skipped} skipped"
+    )
 }
 
 impl Delivery {
@@ -295,7 +280,8 @@ impl Delivery {
         let Self { id, created_at, medium, state, .. } = self;
         let user = self.user.as_deref().unwrap_or("-");
         let address = self.address.as_deref().unwrap_or("-");
-        let reason = self.reason.as_ref().map(|reason| format!("  ({reason})")).unwrap_or_default();
+        let reason =
+            self.held.as_ref().or(self.reason.as_ref()).map(|reason| format!("  ({reason})")).unwrap_or_default();
         format!("{id}  {created_at}  {medium}  {user}  {address}  {state}{reason}")
     }
 
@@ -310,6 +296,7 @@ impl Delivery {
             ("template", self.template.clone()),
             ("state", Some(self.state.clone())),
             ("reason", self.reason.clone()),
+            ("held", self.held.clone()),
             ("attempts", Some(self.attempts.to_string())),
             ("next", self.next_at.clone()),
             ("created", Some(self.created_at.clone())),
@@ -338,6 +325,9 @@ mod tests {
     fn a_delivery_is_a_line_and_its_attempts_are_more() {
         let delivery: Delivery = read(ONE.as_bytes()).expect("a delivery");
         assert_eq!(delivery.line(), "7  t1  email  alice  a@b.example  dead  (550 unknown)");
+        let held: Delivery =
+            read(ONE.replace("\"timeline\"", "\"held\":\"535 no\",\"timeline\"").as_bytes()).expect("one");
+        assert!(held.line().ends_with("  dead  (535 no)"), "what holds it up now says more than what was");
         let told = delivery.told();
         assert!(told.ends_with("\nt1  later  451 busy  (next at t2)\nt2  never  550 unknown"), "{told}");
     }

@@ -86,6 +86,7 @@ fn email_config(o: &mut Overlay) -> Option<email::Config> {
     let password_file = o.read("email.password_file", "the path of a file, credential:NAME, or empty", path);
     let ca_file = o.read("email.ca_file", "the path of a file, or empty", path);
     let per_domain = o.read("email.per_domain", RATE, |v| or_empty(v, email::Rate::parse));
+    let together_per_domain = count(o, "email.together_per_domain", 1..=64);
     let timeout = span(o, "email.timeout", 1..=600);
     let public_url = o.read(
         "http.public_url",
@@ -123,7 +124,17 @@ fn email_config(o: &mut Overlay) -> Option<email::Config> {
         }
         (None | Some(true), None) | (Some(false), Some(_)) => {}
     }
-    Some(email::Config { relay, from, password_file, ca_file, per_domain, timeout, public_url, unsubscribe: None })
+    Some(email::Config {
+        relay,
+        from,
+        password_file,
+        ca_file,
+        per_domain,
+        together_per_domain,
+        timeout,
+        public_url,
+        unsubscribe: None,
+    })
 }
 
 /// What a text must be where it is not empty; the inner `None` is the empty text.
@@ -255,6 +266,7 @@ fn outbox(o: &mut Overlay) -> broker::Outbox {
     let schedule = "a list of 1 to 20 durations from 1s to 7d, such as [\"30s\", \"10m\"]";
     broker::Outbox {
         schedule: o.read("outbox.schedule", schedule, |v| steps(&v.list()?)),
+        expire_after: span(o, "outbox.expire_after", 3_600..=30 * DAY),
         keep: span(o, "outbox.keep", 3_600..=3_650 * DAY),
         domain: o.read("outbox.domain", "the name of a domain, or empty", |v| domain(v.text()?)),
     }

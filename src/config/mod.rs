@@ -224,6 +224,10 @@ impl Config {
             ("email.password_file", mail.map(|m| &m.password_file) != newer_mail.map(|m| &m.password_file)),
             ("email.ca_file", mail.map(|m| &m.ca_file) != newer_mail.map(|m| &m.ca_file)),
             ("email.per_domain", mail.map(|m| &m.per_domain) != newer_mail.map(|m| &m.per_domain)),
+            (
+                "email.together_per_domain",
+                mail.map(|m| m.together_per_domain) != newer_mail.map(|m| m.together_per_domain),
+            ),
             ("email.timeout", mail.map(|m| &m.timeout) != newer_mail.map(|m| &m.timeout)),
             ("outbox.workers", self.deliver.workers != newer.deliver.workers),
             ("ops.listen", self.ops_listen != newer.ops_listen),
@@ -296,6 +300,8 @@ mod tests {
             ("amqp.prefetch", "0", "--flag: amqp.prefetch must be a whole number from 1 to 10000"),
             ("outbox.schedule", "1h,8d", "--flag: outbox.schedule must be a list of 1 to 20 durations from 1s to 7d"),
             ("outbox.domain", "a b", "--flag: outbox.domain must be the name of a domain, or empty"),
+            ("outbox.expire_after", "1m", "--flag: outbox.expire_after must be a duration from 1h to 30d"),
+            ("email.together_per_domain", "0", "--flag: email.together_per_domain must be a whole number from 1 to 64"),
             ("outbox.workers", "0", "--flag: outbox.workers must be a whole number from 1 to 256"),
             ("log.format", "xml", "--flag: log.format must be \"auto\""),
             ("data", "", "--flag: data must be the path"),
@@ -314,6 +320,17 @@ mod tests {
         assert_eq!(kept.ages[&category("loans")], Some(Duration::from_hours(48)));
         assert_eq!(kept.numbers[&category("alerts")], None);
         assert_eq!((kept.age, kept.per_user), (None, Some(10_000)));
+    }
+
+    #[test]
+    fn a_mail_has_the_time_that_its_settings_give_it() {
+        let mail = [("email.url", "smtp://mail.example"), ("email.from", "a@b.example")];
+        let patience = |flags: &[(&'static str, &str)]| {
+            Config::load(sources(SettingsFile::None, flags)).expect("is valid").deliver.patience()
+        };
+        assert_eq!(patience(&mail), Duration::from_mins(3));
+        let slow = [&mail[..], &[("email.timeout", "10m")]].concat();
+        assert!(patience(&slow) > Duration::from_mins(20), "it may wait for a line as long as it takes");
     }
 
     #[test]

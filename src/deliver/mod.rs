@@ -2,7 +2,8 @@
 //!
 //! An [`Adapter`] carries one medium. It is handed parcels of one lane (what one destination takes one after another) and
 //! says of each what became of it; when a parcel is tried again, and when nobody tries any more, is the outbox's to decide.
-//! **Invariant**: an adapter says [`Outcome::Sent`] only after the other side has said so.
+//! **Invariant**: an adapter says [`Outcome::Sent`] only after the other side has said so. **Invariant**: it says
+//! [`Outcome::Held`] only of what no parcel can be at fault for, since one that was would hold up all others.
 //!
 //! Deliberately not here: who is reached by what (`broker`), and the rows (`store`).
 //!
@@ -10,6 +11,7 @@
 
 pub mod dingtalk;
 pub mod email;
+mod hold;
 mod post;
 mod worker;
 
@@ -33,12 +35,27 @@ pub trait Adapter: Send + Sync + 'static {
     /// Parcels of one lane that [`Adapter::send`] is handed together at most.
     fn most_together(&self) -> usize;
 
+    /// Calls of [`Adapter::send`] for one lane that are on their way at once, at most.
+    fn at_once(&self) -> usize;
+
+    /// What is held together when it is wrong.
+    fn set_up(&self) -> SetUp;
+
     /// How long a lane must be left alone, by the rate that its destination allows; zero is not at all.
     fn pause(&self, lane: &str) -> Duration;
 
     /// Carries parcels of one lane: one outcome for each, in their order. It comes back within a named time, whatever the
     /// other side does.
     fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>>;
+}
+
+/// What a fault of the set-up concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetUp {
+    /// All lanes have one together.
+    OfMedium,
+    /// Each lane has its own.
+    OfLane,
 }
 
 /// How media are carried; `None` where one is not set up. What carries DingTalk is made by `server::robots`, which reads the
@@ -48,6 +65,18 @@ pub struct Config {
     pub workers: Workers,
     /// Boxed, since settings are handed on by value through much that sends no mail.
     pub email: Option<Box<email::Config>>,
+}
+
+/// What a mail takes at most besides waiting for a line and being sent.
+const SLACK: Duration = Duration::from_secs(10);
+
+impl Config {
+    /// How long an adapter may take: what the workers say, or what the settings give a mail where that is longer.
+    pub fn patience(&self) -> Duration {
+        // Waiting for a line may take as long as being sent.
+        let mail = self.email.as_ref().map_or(Duration::ZERO, |mail| mail.timeout * 2 + SLACK);
+        self.workers.patience.max(mail)
+    }
 }
 
 /// What another side said, as it is kept: one line without control characters, of at most [`MAX_ANSWER_CHARS`].

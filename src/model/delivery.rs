@@ -79,6 +79,11 @@ pub enum Outcome {
     Later { reason: String, after: Option<Duration> },
     /// It will never be taken.
     Never { reason: String },
+    /// It was not tried, for a reason that is none of its own: its turn has not come. Its lane is left alone for `after`.
+    NotTried { why: String, after: Duration },
+    /// It was not tried, and no other would have passed: what is set up is wrong, or the other side is away. `remedy` says
+    /// what to do about it, to whoever set it up.
+    Held { why: String, remedy: &'static str },
 }
 
 /// What a template says by one medium in one language.
@@ -113,7 +118,7 @@ pub enum DeliveryState {
     Sent,
     /// It is not tried again by itself.
     Dead,
-    /// What it was about is gone.
+    /// What it was about is gone, or the person wants it no more.
     Cancelled,
     /// It was never to be tried: no address, or no wish.
     Skipped,
@@ -212,6 +217,15 @@ impl Media {
             Medium::Webhook => None,
         }
     }
+
+    /// Whether anything carries what goes by a lane.
+    pub fn has_lane(&self, medium: Medium, lane: &str) -> bool {
+        match medium {
+            Medium::Email => self.email.is_some(),
+            Medium::DingTalk => self.dingtalk.as_ref().is_some_and(|robots| robots.has(lane)),
+            Medium::Webhook => false,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +252,9 @@ mod tests {
         assert_eq!(lane(Medium::Webhook, "ops", "u1"), None);
         assert_eq!(Media::default().lane(Medium::Email, &category("ops"), "a@b.example"), None);
         assert_eq!(few.robot_for(&category("ops")), None);
+        let has = |media: &Media, lane: &str| media.has_lane(Medium::DingTalk, lane);
+        assert!(has(&media, "desk") && has(&media, "all") && !has(&media, "front"));
+        assert!(media.has_lane(Medium::Email, "any.example") && !has(&Media::default(), "desk"));
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Robots {
         self.by_category.get(category).or(self.default.as_ref()).map(RobotName::as_str)
     }
 
+    /// Whether a robot has this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.by_category.values().chain(&self.default).any(|robot| robot.as_str() == name)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.by_category.is_empty() && self.default.is_none()
     }

@@ -175,7 +175,8 @@ impl Server {
             (gate(permits(config.max_connections, public)), gate(OPERATOR_CONNECTIONS), gate(OPERATOR_CONNECTIONS));
         if let Some(deliver) = config.deliver {
             // It must have given back what it can before connections are cut.
-            let workers = Workers { grace: config.deadlines.drain * 4 / 5, ..deliver.workers };
+            let (grace, patience) = (config.deadlines.drain * 4 / 5, deliver.patience());
+            let workers = Workers { grace, patience, ..deliver.workers };
             deliver::start(broker.clone(), carriers, workers, &lifecycle);
         }
         let status = status(&listeners);

@@ -99,6 +99,8 @@ pub enum OutboxEvent {
     Sent,
     /// An attempt failed, and another one follows.
     Retried,
+    /// It was leased and not tried, and waits as before.
+    PutBack,
     Dead,
     Skipped,
     Cancelled,

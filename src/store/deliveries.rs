@@ -42,6 +42,7 @@ pub(super) const MAX_CANCELLED: usize = 500;
 /// Why a delivery is cancelled, for people.
 pub(super) const NOT_KEPT: &str = "the notification is not kept any more";
 pub(super) const TOPIC_DELETED: &str = "the notification's topic was deleted";
+pub(super) const MUTED: &str = "has muted the topic";
 
 /// Why a death cancels deliveries, for people.
 pub(super) const fn why(death: Death) -> &'static str {
@@ -142,7 +143,7 @@ impl Carrying<'_> {
     ) -> Result<Result<String, String>, rusqlite::Error> {
         let name = medium.as_str();
         if hearing == Hearing::HasMuted {
-            return Ok(Err("has muted the topic".to_owned()));
+            return Ok(Err(MUTED.to_owned()));
         }
         let wish = profiles::wants(tx.connection(), user, self.category.as_str(), medium, Wish::Wanted)?;
         if wish == Wish::Unwanted {

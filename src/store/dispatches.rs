@@ -1,6 +1,8 @@
 //! The log of deliveries, as those ask who look for what became of one: newest first, each with its attempts; and what an
 //! operator does with those that are dead, or too old to be asked about.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::StoreError;
@@ -8,7 +10,7 @@ use super::commit::OutboxEvent;
 use super::deliveries::{Noted, wait_in_lane};
 use super::reader::Reader;
 use super::writer::{Need, OpError, Operation, Tx};
-use crate::model::{DeliveryId, DeliveryState, Medium, NotificationId, Timestamp, UserId};
+use crate::model::{Category, DeliveryId, DeliveryState, Media, Medium, NotificationId, Timestamp, UserId};
 use crate::wire::delivery::{Asked, Attempt, Delivery, Tallied};
 
 const SELECT_OF_NOTIFICATION: &str = "
@@ -42,9 +44,11 @@ const TALLY: &str = "
     FROM deliveries INDEXED BY deliveries_by_notification WHERE notification = ?1";
 const COUNT_PENDING: &str = "
     SELECT count(*), min(next_at) FROM deliveries INDEXED BY deliveries_due WHERE state = 1 AND medium = ?1";
+const SELECT_WAY: &str = "
+    SELECT medium, lane, category, address FROM deliveries WHERE id = ?1 AND state = 4 AND address IS NOT NULL";
 const RETRY: &str = "
-    UPDATE deliveries SET state = 1, next_at = ?2, forgiven = attempts, settled_at = NULL WHERE id = ?1 AND state = 4
-    RETURNING medium, lane";
+    UPDATE deliveries SET state = 1, next_at = ?2, lane = ?3, forgiven = attempts, settled_at = NULL
+    WHERE id = ?1 AND state = 4";
 const PRUNE: &str = "
     DELETE FROM deliveries WHERE id IN
         (SELECT id FROM deliveries INDEXED BY deliveries_settled WHERE settled_at < ?1 ORDER BY settled_at LIMIT ?2)";
@@ -59,6 +63,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     SELECT_ATTEMPTS,
     TALLY,
     COUNT_PENDING,
+    SELECT_WAY,
     RETRY,
     PRUNE,
 ];
@@ -202,29 +207,33 @@ impl Reader<'_> {
     }
 }
 
-/// Has dead deliveries tried again, by the whole schedule.
+/// Has dead deliveries tried again, by the whole schedule and by the lane that serves them now. What no lane serves stays dead;
+/// what a medium is to carry that is not set up waits until it is.
 #[derive(Clone, Debug)]
 pub struct Retry {
     pub deliveries: Vec<DeliveryId>,
+    pub media: Arc<Media>,
     pub now: Timestamp,
 }
 
 impl Operation for Retry {
-    /// How many of them were dead.
+    /// How many of them were dead and are tried again.
     type Output = u64;
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<u64, OpError> {
         let mut noted = Noted::default();
         let mut revived = 0;
         for delivery in &self.deliveries {
-            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let found: Option<(Medium, String)> =
-                tx.sql(RETRY)?.query_row(params![delivery, self.now], row).optional()?;
-            if let Some((medium, lane)) = found {
-                wait_in_lane(tx, medium, &lane, self.now)?;
-                noted.add(medium, OutboxEvent::Pending);
-                revived += 1;
-            }
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+            let found: Option<(Medium, String, Category, String)> =
+                tx.sql(SELECT_WAY)?.query_row([delivery], row).optional()?;
+            let Some((medium, lane, category, address)) = found else { continue };
+            let lane = if self.media.has(medium) { self.media.lane(medium, &category, &address) } else { Some(lane) };
+            let Some(lane) = lane else { continue };
+            tx.sql(RETRY)?.execute(params![delivery, self.now, lane])?;
+            wait_in_lane(tx, medium, &lane, self.now)?;
+            noted.add(medium, OutboxEvent::Pending);
+            revived += 1;
         }
         noted.tell(tx);
         Ok(revived)
@@ -252,13 +261,12 @@ impl Operation for PruneDeliveries {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
     use crate::lifecycle::Lifecycle;
     use crate::metrics::Metrics;
-    use crate::model::{Audience, Content, Draft, Edit, Email, Life, Mail, Media, Principal, ProfileEdit, Via};
+    use crate::model::{Audience, Content, Draft, Edit, Email, Life, Mail, Principal, ProfileEdit, Via};
     use crate::store::{Config, Ending, Policy, Publish, PutProfile, Store, Turn, Unknown, Verdict, Wanted, When};
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);

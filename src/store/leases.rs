@@ -2,38 +2,43 @@
 //!
 //! Whoever carries looks at lanes first, which only reads ([`Reader::lanes`]); then one operation settles what has ended and
 //! leases what goes next ([`Turn`]), in one commit for all of it. A lease is the number of its attempt: what is settled
-//! under another number changes nothing.
+//! under another number changes nothing. Where nothing was tried the number is given back with the lease, and the delivery is due
+//! since when it was.
 //!
 //! **Invariant**: a lane's row is never later than the earliest delivery that waits there, so none is overlooked; it may be
-//! earlier, which costs one look. **Invariant**: nothing is leased whose notification is dead.
+//! earlier, which costs one look. **Invariant**: nothing is leased whose notification is dead, nor what the person wants no more.
+
+use std::borrow::Cow;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::commit::OutboxEvent;
-use super::deliveries::{NOT_KEPT, Noted, TOPIC_DELETED, cancel_one, wait_in_lane, why};
+use super::deliveries::{MUTED, NOT_KEPT, Noted, TOPIC_DELETED, cancel_one, wait_in_lane, why};
 use super::reader::Reader;
 use super::writer::{Need, OpError, Operation, Tx};
-use super::{StoreError, deaths, letters};
+use super::{StoreError, deaths, letters, profiles};
 use crate::model::{
     AttemptOutcome, Bulk, Category, DeliveryId, DeliveryState, Letter, Locale, Medium, NotificationId, Timestamp,
-    UserId, UserKey,
+    UserId, UserKey, Wish,
 };
 
 const SELECT_LANES: &str = "SELECT lane, next_at FROM lanes WHERE medium = ?1 ORDER BY next_at, lane LIMIT ?2";
 const SELECT_DUE: &str = "
-    SELECT id FROM deliveries INDEXED BY deliveries_in_lane
+    SELECT id, next_at FROM deliveries INDEXED BY deliveries_in_lane
     WHERE state = 1 AND medium = ?1 AND lane = ?2 AND next_at <= ?3 ORDER BY next_at LIMIT ?4";
 const SELECT_NEXT_IN_LANE: &str = "
     SELECT min(next_at) FROM deliveries INDEXED BY deliveries_in_lane WHERE state = 1 AND medium = ?1 AND lane = ?2";
 const SET_LANE: &str = "UPDATE lanes SET next_at = ?3 WHERE medium = ?1 AND lane = ?2";
 const DELETE_LANE: &str = "DELETE FROM lanes WHERE medium = ?1 AND lane = ?2";
 const SELECT_PARCEL: &str = "
-    SELECT d.notification, d.user, u.name, d.address, d.category, d.bulk, d.attempts, d.forgiven, p.locale
+    SELECT d.notification, d.user, u.name, d.address, d.category, d.bulk, d.attempts, d.forgiven, p.locale,
+           CASE d.medium WHEN 1 THEN p.email WHEN 2 THEN p.dingtalk END
     FROM deliveries d JOIN users u ON u.id = d.user LEFT JOIN profiles p ON p.user = d.user
     WHERE d.id = ?1 AND u.name >= ' '";
 const SELECT_ABOUT: &str = "
     SELECT n.created_at, n.title, n.body, n.click, n.worded, n.death, n.replaced_by, t.deleted,
-           EXISTS (SELECT 1 FROM graves g INDEXED BY graves_by_notification WHERE g.seq = n.seq AND g.user = ?2)
+           EXISTS (SELECT 1 FROM graves g INDEXED BY graves_by_notification WHERE g.seq = n.seq AND g.user = ?2),
+           EXISTS (SELECT 1 FROM mutes m WHERE m.user = ?2 AND m.source = n.topic)
     FROM notifications n LEFT JOIN topics t ON t.id = n.topic WHERE n.id = ?1";
 const SELECT_WORDING: &str = "SELECT title, body, click FROM wordings WHERE notification = ?1 AND locale = ?2";
 const LEASE: &str = "UPDATE deliveries SET state = 2, attempts = attempts + 1, next_at = NULL WHERE id = ?1";
@@ -41,6 +46,8 @@ const SELECT_LEASED: &str = "
     SELECT notification, user, medium, lane FROM deliveries WHERE id = ?1 AND state = 2 AND attempts = ?2";
 const SETTLE: &str = "
     UPDATE deliveries SET state = ?2, next_at = ?3, reason = ?4, settled_at = ?5 WHERE id = ?1";
+const PUT_BACK: &str = "
+    UPDATE deliveries SET state = 1, next_at = ?2, reason = ?3, attempts = attempts - 1 WHERE id = ?1";
 const INSERT_ATTEMPT: &str = "
     INSERT INTO attempts (delivery, number, at, outcome, answer, next_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const SELECT_ABANDONED: &str = "
@@ -51,7 +58,7 @@ const IS_OPEN: &str = "
     SELECT EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_leased WHERE state = 2)
         OR EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE state = 1)";
 /// Each lane is one step from the one before, however much waits in it.
-const NEXT_LANE: &str = "
+pub(super) const NEXT_LANE: &str = "
     SELECT lane FROM deliveries INDEXED BY deliveries_in_lane
     WHERE state = 1 AND medium = ?1 AND lane > ?2 ORDER BY lane LIMIT 1";
 const PUT_LANE: &str = "
@@ -70,6 +77,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     LEASE,
     SELECT_LEASED,
     SETTLE,
+    PUT_BACK,
     INSERT_ATTEMPT,
     SELECT_ABANDONED,
     FREE,
@@ -134,6 +142,11 @@ pub enum Verdict {
         reason: String,
         outcome: AttemptOutcome,
     },
+    /// Nothing was tried; it is due since this moment, as it was.
+    PutBack {
+        reason: String,
+        due: Timestamp,
+    },
 }
 
 /// A lease that ends.
@@ -162,6 +175,8 @@ pub struct Leased {
     pub attempt: u32,
     /// Attempts that the schedule counts, this one included.
     pub tries: u32,
+    /// Since when it was due.
+    pub due: Timestamp,
     pub notification: NotificationId,
     pub user: UserId,
     pub category: Category,
@@ -211,6 +226,13 @@ impl Turn {
                 noted.add(medium, OutboxEvent::Dead);
                 (*outcome, reason, None)
             }
+            Verdict::PutBack { reason, due } => {
+                tx.sql(PUT_BACK)?.execute(params![delivery, due, reason])?;
+                // Behind the lanes that wait already, as one that was served.
+                wait_in_lane(tx, medium, &lane, now.max(*due))?;
+                noted.add(medium, OutboxEvent::PutBack);
+                return Ok(());
+            }
             Verdict::Again { reason, next_at } => match gone(tx.connection(), notification, user)? {
                 Some(gone) => {
                     tx.sql(SETTLE)?.execute(params![delivery, DeliveryState::Cancelled, None::<i64>, gone, now])?;
@@ -237,19 +259,19 @@ impl Turn {
         noted: &mut Noted,
     ) -> Result<(), rusqlite::Error> {
         let Wanted { medium, lane, most } = wanted;
-        let due: Vec<DeliveryId> = tx
+        let due: Vec<(DeliveryId, Timestamp)> = tx
             .sql(SELECT_DUE)?
-            .query_map(params![medium, lane, self.now, most], |row| row.get(0))?
+            .query_map(params![medium, lane, self.now, most], |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_, _>>()?;
-        for delivery in due {
-            match parcel(tx.connection(), delivery, wanted)? {
+        for (delivery, due) in due {
+            match parcel(tx.connection(), delivery, due, wanted)? {
                 Found::Parcel(parcel) => {
                     tx.sql(LEASE)?.execute([delivery])?;
                     leased.push(*parcel);
                 }
                 Found::Gone(why) => {
                     let id = i64::try_from(delivery.0).unwrap_or(i64::MAX);
-                    cancel_one(tx, id, *medium, why, self.now, noted)?;
+                    cancel_one(tx, id, *medium, &why, self.now, noted)?;
                 }
             }
         }
@@ -266,7 +288,8 @@ impl Turn {
 
 enum Found {
     Parcel(Box<Leased>),
-    Gone(&'static str),
+    /// Nothing is to be carried any more, and why.
+    Gone(Cow<'static, str>),
 }
 
 /// A notification that is alive, in its own words.
@@ -286,7 +309,7 @@ fn about(
 ) -> Result<Result<About, &'static str>, rusqlite::Error> {
     let row = |row: &Row<'_>| {
         let death: Option<u8> = row.get(5)?;
-        let (deleted, buried): (Option<i64>, bool) = (row.get(7)?, row.get(8)?);
+        let (deleted, buried, muted): (Option<i64>, bool, bool) = (row.get(7)?, row.get(8)?, row.get(9)?);
         if deleted.is_some() {
             return Ok(Err(TOPIC_DELETED));
         }
@@ -295,6 +318,9 @@ fn about(
         }
         if buried {
             return Ok(Err(why(crate::model::Death::Replaced { by: id })));
+        }
+        if muted {
+            return Ok(Err(MUTED));
         }
         Ok(Ok(About {
             published_at: row.get(0)?,
@@ -313,7 +339,14 @@ fn gone(connection: &Connection, id: NotificationId, user: UserKey) -> Result<Op
     Ok(about(connection, id, user)?.err())
 }
 
-fn parcel(connection: &Connection, delivery: DeliveryId, wanted: &Wanted) -> Result<Found, rusqlite::Error> {
+/// What goes to whom, read when it goes: what they have said meanwhile counts, and that they have no address any more; where it
+/// goes stays as it was.
+fn parcel(
+    connection: &Connection,
+    delivery: DeliveryId,
+    due: Timestamp,
+    wanted: &Wanted,
+) -> Result<Found, rusqlite::Error> {
     let row = |row: &Row<'_>| {
         let attempts: u32 = row.get(6)?;
         let forgiven: u32 = row.get(7)?;
@@ -325,6 +358,7 @@ fn parcel(connection: &Connection, delivery: DeliveryId, wanted: &Wanted) -> Res
             address: row.get(3)?,
             attempt: attempts + 1,
             tries: (attempts + 1).saturating_sub(forgiven),
+            due,
             notification: row.get(0)?,
             user: row.get(2)?,
             category: row.get(4)?,
@@ -333,14 +367,22 @@ fn parcel(connection: &Connection, delivery: DeliveryId, wanted: &Wanted) -> Res
             bulk: row.get(5)?,
             letter: Letter::default(),
         };
-        Ok((leased, user_key))
+        let address_now: Option<String> = row.get(9)?;
+        Ok((leased, user_key, address_now))
     };
     let found = connection.prepare_cached(SELECT_PARCEL)?.query_row([delivery], row).optional()?;
-    let Some((mut leased, user)) = found else { return Ok(Found::Gone("the user was erased")) };
+    let Some((mut leased, user, address_now)) = found else { return Ok(Found::Gone("the user was erased".into())) };
     let about = match about(connection, leased.notification, user)? {
         Ok(about) => about,
-        Err(why) => return Ok(Found::Gone(why)),
+        Err(why) => return Ok(Found::Gone(why.into())),
     };
+    let (name, category) = (leased.medium.as_str(), &leased.category);
+    if profiles::wants(connection, user, category.as_str(), leased.medium, Wish::Wanted)? == Wish::Unwanted {
+        return Ok(Found::Gone(format!("unsubscribed: does not want {name} about {category} any more").into()));
+    }
+    if address_now.is_none() {
+        return Ok(Found::Gone(format!("no {name} address is known any more").into()));
+    }
     leased.published_at = about.published_at;
     leased.letter = letter(connection, &leased, about)?;
     Ok(Found::Parcel(Box::new(leased)))

@@ -51,6 +51,7 @@ mod sql;
 mod statements;
 mod states;
 mod status;
+mod strays;
 mod templates;
 mod tickets;
 mod topics;
@@ -93,6 +94,7 @@ pub use revocations::{MAX_REVOCATIONS, Restore, Revoke};
 pub use schedule::{MAX_SCHEDULED, PruneFailed, Reschedule, ScheduledRow, SettleDue, Settled};
 pub use sight::{Sight, Span};
 pub use status::{About, Readership};
+pub use strays::{GiveUp, GiveUpLanes};
 pub use templates::{
     DeleteTemplate, MAX_TEMPLATE_VERSIONS, MAX_TEMPLATES, PublishTemplate, PutTemplate, Registered, TemplateRow,
     TemplateVersion, Which,

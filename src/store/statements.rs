@@ -13,8 +13,8 @@ use super::writer::Operation;
 use super::{
     AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, deliveries, dispatches, erase, expansions,
     export, follows, idempotency, inbox, keys, leases, letters, log, marks, notifications, profiles, publish, reader,
-    recount, rehearsal, replay, retention, revocations, schedule, sight, states, status, templates, tickets, topics,
-    users, wordings,
+    recount, rehearsal, replay, retention, revocations, schedule, sight, states, status, strays, templates, tickets,
+    topics, users, wordings,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -54,6 +54,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("sight.rs", sight::STATEMENTS),
     ("states.rs", states::STATEMENTS),
     ("status.rs", status::STATEMENTS),
+    ("strays.rs", strays::STATEMENTS),
     ("templates.rs", templates::STATEMENTS),
     ("tickets.rs", tickets::STATEMENTS),
     ("topics.rs", topics::STATEMENTS),

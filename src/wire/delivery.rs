@@ -1,6 +1,6 @@
 //! Deliveries as those ask who look for what became of one: items, pages, timelines, and what a retry did.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::event::Text;
 use super::json::{BodyError, Fields};
@@ -150,14 +150,16 @@ pub struct Told {
     pub delivery: Delivery,
     /// The `Message-ID` of its mails; the same at each attempt.
     pub message_id: String,
-    /// Whether its medium is set up on this server, so that it goes on.
+    /// Whether its medium carries anything now, so that it goes on.
     pub carried: Carried,
 }
 
 /// Whether anything carries a medium here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Carried {
     Yes,
+    /// Not for now, for this reason; it goes on by itself when that is mended.
+    Held(String),
     /// The medium was taken out of the settings; what is pending waits for it to come back.
     No,
 }
@@ -196,6 +198,9 @@ pub struct DeliveryBody<'a> {
     /// There only where it is true: the medium is not set up any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     stranded: Option<bool>,
+    /// Why nothing goes out by its medium for now; there only where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held: Option<&'a str>,
     created_at: Text<'a, Timestamp>,
     settled_at: Option<Text<'a, Timestamp>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,6 +213,10 @@ impl<'a> From<&'a Told> for DeliveryBody<'a> {
         let waits = matches!(delivery.state, DeliveryState::Pending | DeliveryState::Leased);
         Self {
             stranded: (waits && *carried == Carried::No).then_some(true),
+            held: match carried {
+                Carried::Held(why) if waits => Some(why),
+                _ => None,
+            },
             message_id: Some(message_id),
             ..Self::from(delivery)
         }
@@ -229,6 +238,7 @@ impl<'a> From<&'a Delivery> for DeliveryBody<'a> {
             next_at: delivery.next_at.as_ref().map(Text),
             reason: delivery.reason.as_deref(),
             stranded: None,
+            held: None,
             created_at: Text(&delivery.created_at),
             settled_at: delivery.settled_at.as_ref().map(Text),
             message_id: None,
@@ -236,16 +246,17 @@ impl<'a> From<&'a Delivery> for DeliveryBody<'a> {
     }
 }
 
-#[derive(Serialize)]
-struct TalliedBody {
-    finished: bool,
-    expanding: bool,
-    pending: u64,
-    leased: u64,
-    sent: u64,
-    dead: u64,
-    cancelled: u64,
-    skipped: u64,
+/// [`Tallied`] as a part of a body, as it is written and as the command line reads it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TalliedBody {
+    pub finished: bool,
+    pub expanding: bool,
+    pub pending: u64,
+    pub leased: u64,
+    pub sent: u64,
+    pub dead: u64,
+    pub cancelled: u64,
+    pub skipped: u64,
 }
 
 /// [`DeliveryPage`] as a body.
@@ -302,7 +313,7 @@ impl<'a> From<&'a Timeline> for TimelineBody<'a> {
 }
 
 /// What a retry did.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RetriedBody {
     /// Deliveries that were dead and are tried again.
     pub retried: u64,

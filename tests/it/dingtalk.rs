@@ -4,15 +4,18 @@
 //! judges what comes within a minute.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidings::clock::Clock;
 use tidings::deliver::dingtalk::{Address, DingTalk, MAX_BYTES, PER_MINUTE, Robot, Secret, WINDOW};
 use tidings::deliver::{Adapter as _, Outcome};
@@ -30,7 +33,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::support::cli::{arg, run};
-use crate::support::server::tidings;
+use crate::support::http::Ask;
+use crate::support::server::{Server, Setup, tidings};
 use crate::support::{DEADLINE, Dice, wait_for};
 
 const LANE: &str = "ops";
@@ -145,14 +149,14 @@ async fn everybody_a_notification_is_for_is_named_in_one_signed_message() {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_is_later_and_the_robot_rests_meanwhile() {
+async fn a_wrong_secret_is_nobodys_fault_and_is_found_out_once() {
     let sink = Sink::start(&["--secret", "SEC123"]);
     let adapter = sink.adapter(Some("another"), REST);
-    for _ in 0..2 {
-        let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s")]).await;
-        assert!(matches!(&outcomes[..], [Outcome::Later { after: Some(_), .. }]), "{outcomes:?}");
+    let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
+    for outcome in &outcomes {
+        let Outcome::Held { why, remedy } = outcome else { panic!("{outcomes:?}") };
+        assert!(why == "errcode 310000: sign not match" && remedy.contains("secret_file"), "{outcome:?}");
     }
-    assert!(adapter.pause(LANE) > Duration::from_secs(30));
     let message = sink.next();
     assert_eq!(message["answer"], "errcode 310000: sign not match");
     assert!(message["faults"][0].as_str().is_some_and(|told| told.contains("not that of the secret")), "{message}");
@@ -167,11 +171,8 @@ async fn too_fast_is_a_rest_and_no_message_is_lost() {
     let adapter = sink.adapter(None, REST);
     let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
     for outcome in &outcomes {
-        let Outcome::Later { reason, after } = outcome else { panic!("{outcomes:?}") };
-        assert_eq!(
-            (reason.as_str(), *after),
-            ("errcode 130101: send too fast, exceed 20 times per minute", Some(REST))
-        );
+        let Outcome::NotTried { why, after } = outcome else { panic!("{outcomes:?}") };
+        assert_eq!((why.as_str(), *after), ("errcode 130101: send too fast, exceed 20 times per minute", REST));
     }
     assert!(adapter.pause(LANE) > REST - DEADLINE);
     pass(REST).await;
@@ -190,7 +191,7 @@ async fn a_hundred_at_once_are_twenty_messages_which_dingtalk_takes() {
     let outcomes = adapter.send(LANE, parcels).await;
     assert!(outcomes.len() == 100 && outcomes.iter().all(is_sent), "{outcomes:?}");
     let late = adapter.send(LANE, vec![parcel(100, 100, "a", "s")]).await;
-    assert!(matches!(&late[..], [Outcome::Later { after: Some(after), .. }] if *after <= WINDOW), "{late:?}");
+    assert!(matches!(&late[..], [Outcome::NotTried { after, .. }] if *after <= WINDOW), "{late:?}");
     let (code, messages, _) = sink.stop();
     assert_eq!((code, messages.len()), (0, 20));
     assert!(messages.iter().all(|message| message["answer"] == "errcode 0: ok"), "{messages:?}");
@@ -220,7 +221,12 @@ async fn each_way_of_failing_that_the_sink_has_is_told_and_nothing_counts_as_sen
     ] {
         let sink = Sink::start(&["--fail", fail]);
         let outcomes = sink.adapter(None, REST).send(LANE, vec![parcel(1, 1, "a", "s")]).await;
-        let Outcome::Later { reason, .. } = &outcomes[0] else { panic!("{fail}: {outcomes:?}") };
+        let is_held = ["redirect", "300001"].contains(&fail);
+        let reason = match &outcomes[0] {
+            Outcome::Later { reason, .. } if !is_held => reason,
+            Outcome::Held { why, .. } if is_held => why,
+            other => panic!("{fail}: {other:?}"),
+        };
         assert!(reason.contains(told) && !reason.contains("sink"), "{fail}: {reason}");
         drop(sink.next());
     }
@@ -230,12 +236,85 @@ async fn each_way_of_failing_that_the_sink_has_is_told_and_nothing_counts_as_sen
 }
 
 #[tokio::test]
-async fn a_parcel_of_a_robot_that_is_not_in_the_settings_waits() {
+async fn a_parcel_of_a_robot_that_is_not_in_the_settings_has_nobody_who_would_say_it() {
     let adapter = adapter("http://127.0.0.1:9/robot/send?access_token=x", None, PER_MINUTE, REST);
     let outcomes = adapter.send("gone", vec![parcel(1, 1, "a", "s")]).await;
-    let Outcome::Later { reason, after: None } = &outcomes[0] else { panic!("{outcomes:?}") };
+    let Outcome::Never { reason } = &outcomes[0] else { panic!("{outcomes:?}") };
     assert!(reason.contains("[dingtalk.robots.gone]"), "{reason}");
     assert_eq!(adapter.pause("gone"), Duration::ZERO);
+}
+
+/// A server whose robots' files hold this address, with this secret.
+fn with_robots(url: &str, secret: &str, robots: &[(&str, &str)], folder: &Path) -> Setup {
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("ours to write");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("ours");
+        path
+    };
+    let (url_file, secret_file) = (write("url", url), write("secret", secret));
+    let mut text = "[outbox]\nschedule = [\"1s\"]\n".to_owned();
+    for (name, categories) in robots {
+        text.push_str(&format!(
+            "[dingtalk.robots.{name}]\nurl_file = '{}'\nsecret_file = '{}'\ncategories = [{categories}]\n",
+            url_file.display(),
+            secret_file.display()
+        ));
+    }
+    Setup::serve().config(&write("tidings.toml", &text))
+}
+
+/// The newest delivery.
+fn newest(server: &Server) -> Value {
+    server.operate(Ask::get("/v1/deliveries?limit=1")).expect(200).json()["deliveries"][0].clone()
+}
+
+#[test]
+fn a_robot_with_a_wrong_secret_is_held_and_the_next_start_with_the_right_one_says_all() {
+    let sink = Sink::start(&["--secret", "SEC123"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut server = with_robots(&sink.url, "SEC-WRONG", &[("desk", "'loans'")], folder.path()).start();
+    server.operate(Ask::put("/v1/users/alice").json(&json!({ "dingtalk": "manager4220" }))).expect(201);
+    let body = json!({ "to": "user:alice", "title": "Due", "category": "loans", "via": ["dingtalk"] });
+    server.publish(&body);
+    // More often than the schedule has tries.
+    for _ in 0..3 {
+        assert_eq!(sink.next()["answer"], "errcode 310000: sign not match");
+    }
+    let held = server.send(&Ask::get("/readyz")).expect(200).json()["held"][0].clone();
+    assert!(held.as_str().is_some_and(|held| held.starts_with("dingtalk `desk` since ")), "{held}");
+    let waits = wait_for("it to be put back", || Some(newest(&server)).filter(|told| told["state"] == "pending"));
+    assert_eq!((&waits["attempts"], &waits["held"]), (&json!(0), &json!("errcode 310000: sign not match")), "{waits}");
+
+    server.terminate();
+    let data = server.stop();
+    let server = with_robots(&sink.url, "SEC123", &[("desk", "'loans'")], folder.path()).on(data).start();
+    let said = wait_for("it to be said", || Some(sink.next()).filter(|said| said["answer"] == "errcode 0: ok"));
+    assert_eq!(said["title"], "Due");
+    let sent = wait_for("it to be sent", || Some(newest(&server)).filter(|told| told["state"] == "sent"));
+    assert_eq!(sent["attempts"], 1, "{sent}");
+}
+
+#[test]
+fn what_waits_for_a_robot_that_was_renamed_is_given_up_with_a_word_and_a_retry_hands_it_over() {
+    let sink = Sink::start(&["--secret", "SEC123"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    // Nothing passes, so that it waits.
+    let server = with_robots(&sink.url, "SEC-WRONG", &[("desk", "'loans'")], folder.path()).start();
+    server.operate(Ask::put("/v1/users/alice").json(&json!({ "dingtalk": "manager4220" }))).expect(201);
+    let body = json!({ "to": "user:alice", "title": "Due", "category": "loans", "via": ["dingtalk"] });
+    server.publish(&body);
+    sink.next();
+    let data = server.stop();
+    let server = with_robots(&sink.url, "SEC123", &[("front", "'loans'")], folder.path()).on(data).start();
+    let dead = wait_for("it to be given up", || Some(newest(&server)).filter(|told| told["state"] == "dead"));
+    assert!(dead["reason"].as_str().is_some_and(|reason| reason.contains("`desk`")), "{dead}");
+    assert!(server.log().contains("robots that are not in the settings any more"), "{}", server.log());
+
+    let retried = run(&["delivery", "retry", "--dead", "--data", arg(server.data())], "").well();
+    assert!(retried.out.contains("Trying 1 delivery again"), "{retried:?}");
+    let said = wait_for("it to be said", || Some(sink.next()).filter(|said| said["answer"] == "errcode 0: ok"));
+    assert_eq!(said["title"], "Due");
 }
 
 #[test]
@@ -388,11 +467,18 @@ async fn what_no_server_should_answer_is_later_within_the_patience() {
         let asked = Instant::now();
         let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
         assert!(asked.elapsed() < DEADLINE, "{answer:?}");
-        for outcome in outcomes {
-            let Outcome::Later { reason, after } = outcome else { panic!("{answer:?}: {outcome:?}") };
-            assert!(reason.contains(told) && !reason.contains("s3cret"), "{answer:?}: {reason}");
-            assert_eq!(after == Some(Duration::from_secs(7)), told == "HTTP 503", "{after:?}");
+        match &outcomes[..] {
+            [Outcome::Later { reason, after }, Outcome::NotTried { why, .. }] => {
+                assert!(reason.contains(told) && why.contains(told), "{answer:?}: {outcomes:?}");
+                assert_eq!(*after == Some(Duration::from_secs(7)), told == "HTTP 503", "{after:?}");
+                assert!(adapter.pause(LANE) > Duration::from_secs(3), "the robot rests");
+            }
+            [Outcome::Held { why, .. }, Outcome::Held { .. }] => {
+                assert!(told == "HTTP 307" && why.contains(told), "{outcomes:?}");
+            }
+            other => panic!("{answer:?}: {other:?}"),
         }
+        assert!(!format!("{outcomes:?}").contains("s3cret"), "{outcomes:?}");
         assert_eq!(server.bodies().len(), 1, "the second is not tried where the first failed");
     }
     let accepted = elsewhere.accept().expect_err("nobody followed the redirect");
@@ -420,7 +506,8 @@ async fn what_poisons_a_digest_is_found_and_the_others_are_sent() {
                     never.push(parcel.delivery.0);
                     left.remove(&parcel.delivery.0);
                 }
-                Outcome::Later { .. } => {}
+                Outcome::Later { .. } | Outcome::NotTried { .. } => {}
+                Outcome::Held { why, .. } => panic!("{why}"),
             }
         }
         pass(WINDOW).await;
@@ -471,8 +558,8 @@ async fn walk(seed: u64) {
         for (parcel, outcome) in std::mem::take(&mut waiting).into_iter().zip(outcomes) {
             match outcome {
                 Outcome::Sent { .. } => assert!(sent.insert(parcel.delivery), "{parcel:?} was sent before"),
-                Outcome::Later { .. } => later.push(parcel),
-                Outcome::Never { reason } => panic!("{reason}"),
+                Outcome::Later { .. } | Outcome::NotTried { .. } => later.push(parcel),
+                Outcome::Never { reason } | Outcome::Held { why: reason, .. } => panic!("{reason}"),
             }
         }
         waiting = later;
@@ -528,7 +615,7 @@ async fn over_tls_a_certificate_is_trusted_where_its_authority_is_named() {
     let outcomes = send(Some(certificate.as_path())).await;
     assert!(outcomes.iter().all(is_sent), "{outcomes:?}");
     let outcomes = send(None).await;
-    let Outcome::Later { reason, .. } = &outcomes[0] else { panic!("{outcomes:?}") };
-    assert!(reason.contains("shows a certificate that is not trusted"), "{reason}");
+    let Outcome::Held { why, remedy } = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert!(why.contains("shows a certificate that is not trusted") && remedy.contains("ca_file"), "{outcomes:?}");
     assert_eq!(server.bodies().len(), 1, "what is not trusted is told nothing");
 }

@@ -12,11 +12,11 @@ use tidings::model::{
     Bulk, Category, DeliveryId, Form, Letter, Locale, Medium, NotificationId, Parcel, Timestamp, UserId,
 };
 
-use crate::support::DEADLINE;
 use crate::support::cli::{arg, run, run_with};
 use crate::support::http::Ask;
 use crate::support::relay::{Act, Certificate, Relay, Scripted, header};
 use crate::support::server::{Server, Setup};
+use crate::support::{DEADLINE, wait_for};
 
 /// How an adapter is set up that sends through this relay.
 fn config(url: &str) -> Config {
@@ -26,6 +26,7 @@ fn config(url: &str) -> Config {
         password_file: None,
         ca_file: None,
         per_domain: None,
+        together_per_domain: 4,
         timeout: DEADLINE,
         public_url: None,
         unsubscribe: None,
@@ -81,6 +82,14 @@ fn later(outcome: &Outcome) -> &str {
     match outcome {
         Outcome::Later { reason, .. } => reason,
         other => panic!("it is not tried again: {other:?}"),
+    }
+}
+
+/// Why all mail waits, and none pays for it.
+fn held(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Held { why, remedy } if !remedy.is_empty() => why,
+        other => panic!("it is not held: {other:?}"),
     }
 }
 
@@ -162,14 +171,14 @@ async fn mail_goes_through_relays_with_tls_and_users() {
         let wrong =
             believing(&format!("{scheme}://library%40example.org:wrong@localhost:{}", relay.port), &certificate);
         let outcome = send(&wrong, parcel("bob@example.com")).await;
-        assert!(later(&outcome).starts_with("signing in at the relay: refused with 535"), "{outcome:?}");
+        assert!(held(&outcome).starts_with("signing in at the relay: refused with 535"), "{outcome:?}");
         // Whoever is not believed gets no password and no mail.
         let stranger = adapter(&format!("{scheme}://{account}@localhost:{}", relay.port));
         let outcome = send(&stranger, parcel("bob@example.com")).await;
-        assert!(later(&outcome).contains("certificate"), "{outcome:?}");
+        assert!(held(&outcome).contains("certificate"), "{outcome:?}");
         let elsewhere = believing(&format!("{scheme}://{account}@127.0.0.1:{}", relay.port), &certificate);
         let outcome = send(&elsewhere, parcel("bob@example.com")).await;
-        assert!(later(&outcome).contains("certificate"), "it is made out to localhost: {outcome:?}");
+        assert!(held(&outcome).contains("certificate"), "it is made out to localhost: {outcome:?}");
         assert_eq!(relay.mails().len(), 1);
     }
 }
@@ -179,7 +188,7 @@ async fn without_the_tls_that_is_wanted_nothing_is_sent() {
     let relay = Relay::open();
     let email = adapter(&format!("smtp://library:secret@localhost:{}", relay.port));
     let outcome = send(&email, parcel("alice@example.com")).await;
-    assert!(later(&outcome).contains("offers no STARTTLS"), "{outcome:?}");
+    assert!(held(&outcome).contains("offers no STARTTLS"), "{outcome:?}");
     let opportunistic = adapter(&format!("smtp://localhost:{}?tls=opportunistic", relay.port));
     sent(&send(&opportunistic, parcel("alice@example.com")).await);
     assert_eq!(relay.mail_to("alice@example.com")["encrypted"], false);
@@ -189,20 +198,21 @@ async fn without_the_tls_that_is_wanted_nothing_is_sent() {
 async fn a_refusal_means_what_its_step_and_its_code_say() {
     let relay = Relay::open();
     let email = plainly(relay.port);
-    for (address, never, said) in [
-        ("rcpt-550-5.1.1@example.com", true, "the recipient (RCPT TO): refused with 550 5.1.1 as asked for"),
-        ("rcpt-553@example.com", true, "the recipient (RCPT TO): refused with 553"),
-        ("rcpt-451-4.7.1@example.com", false, "the recipient (RCPT TO): refused with 451"),
-        ("rcpt-554-5.7.1@example.com", false, "the recipient (RCPT TO): refused with 554"),
-        ("rcpt-530@example.com", false, "the recipient (RCPT TO): refused with 530"),
-        ("data-554-5.7.1@example.com", true, "the mail itself (DATA): refused with 554"),
-        ("data-552@example.com", true, "the mail itself (DATA): refused with 552"),
-        ("data-452@example.com", false, "the mail itself (DATA): refused with 452"),
+    for (address, word, said) in [
+        ("rcpt-550-5.1.1@example.com", "never", "the recipient (RCPT TO): refused with 550 5.1.1 as asked for"),
+        ("rcpt-553@example.com", "never", "the recipient (RCPT TO): refused with 553"),
+        ("rcpt-451-4.7.1@example.com", "later", "the recipient (RCPT TO): refused with 451"),
+        ("rcpt-554-5.7.1@example.com", "later", "the recipient (RCPT TO): refused with 554"),
+        ("rcpt-530@example.com", "held", "the recipient (RCPT TO): refused with 530"),
+        ("data-554-5.7.1@example.com", "never", "the mail itself (DATA): refused with 554"),
+        ("data-552@example.com", "never", "the mail itself (DATA): refused with 552"),
+        ("data-452@example.com", "later", "the mail itself (DATA): refused with 452"),
     ] {
         let outcome = send(&email, parcel(address)).await;
         let reason = match &outcome {
-            Outcome::Never { reason } if never => reason,
-            Outcome::Later { reason, after: None } if !never => reason,
+            Outcome::Never { reason } if word == "never" => reason,
+            Outcome::Later { reason, after: None } if word == "later" => reason,
+            Outcome::Held { why, .. } if word == "held" => why,
             other => panic!("{address}: {other:?}"),
         };
         assert!(reason.starts_with(said), "{address}: {reason}");
@@ -212,17 +222,17 @@ async fn a_refusal_means_what_its_step_and_its_code_say() {
     for sender in ["550 5.7.1 not yours", "451 4.3.0 not now"] {
         let strict = Relay::start(&json!({ "sender": sender }));
         let outcome = send(&plainly(strict.port), parcel("alice@example.com")).await;
-        assert_eq!(later(&outcome), format!("the sender (MAIL FROM): refused with {sender}"));
+        assert_eq!(held(&outcome), format!("the sender (MAIL FROM): refused with {sender}"));
     }
     let nobody = Scripted::start(Vec::new()).port;
     let outcome = send(&plainly(nobody), parcel("alice@example.com")).await;
     assert!(
-        later(&outcome).starts_with("connecting to the relay") || later(&outcome).contains("greeting"),
+        held(&outcome).starts_with("connecting to the relay") || held(&outcome).contains("greeting"),
         "{outcome:?}"
     );
     let nowhere = adapter("smtp://relay.invalid:25?tls=none");
     let outcome = send(&nowhere, parcel("alice@example.com")).await;
-    assert!(later(&outcome).starts_with("finding the relay's address"), "{outcome:?}");
+    assert!(held(&outcome).starts_with("finding the relay's address"), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -238,7 +248,8 @@ async fn a_relay_that_does_not_answer_is_given_up_in_time() {
         let begun = Instant::now();
         let outcome = send(&email, parcel(address)).await;
         assert!(begun.elapsed() >= patience && begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
-        assert!(later(&outcome).starts_with(step) && later(&outcome).ends_with("no answer within 1 s"), "{outcome:?}");
+        let told = if address.starts_with("slow") { later(&outcome) } else { held(&outcome) };
+        assert!(told.starts_with(step) && told.ends_with("no answer within 1 s"), "{outcome:?}");
     }
 }
 
@@ -316,7 +327,9 @@ async fn rubbish_is_no_yes_whatever_it_looks_like() {
         let url = format!("smtp://127.0.0.1:{}?tls=none", relay.port);
         let email = Email::new(Config { timeout: Duration::from_secs(2), ..config(&url) }).expect("right");
         let outcome = send(&email, parcel("alice@example.com")).await;
-        let reason = later(&outcome);
+        let (Outcome::Later { reason, .. } | Outcome::Held { why: reason, .. }) = &outcome else {
+            panic!("{what}: {outcome:?}")
+        };
         assert!(reason.chars().count() <= MAX_ANSWER_CHARS && !reason.contains(char::is_control), "{what}: {reason:?}");
     }
     // What was put in before the line was secured is not taken for the relay's own.
@@ -330,7 +343,7 @@ async fn rubbish_is_no_yes_whatever_it_looks_like() {
     ]]);
     let url = format!("smtp://localhost:{}", relay.port);
     let email = Email::new(Config { timeout: Duration::from_secs(2), ..config(&url) }).expect("right");
-    later(&send(&email, parcel("alice@example.com")).await);
+    held(&send(&email, parcel("alice@example.com")).await);
     assert!(!relay.heard().iter().any(|line| line.starts_with("MAIL")), "nothing of the mail went out");
 }
 
@@ -350,10 +363,117 @@ async fn a_domain_is_written_to_at_the_pace_that_was_set() {
     let url = format!("smtp://127.0.0.1:{}?tls=none", relay.port);
     let rate = tidings::deliver::email::Rate::parse("1/h");
     let email = Email::new(Config { per_domain: rate, ..config(&url) }).expect("the settings are right");
-    assert_eq!((email.pause("example.com"), email.most_together()), (Duration::ZERO, 1));
+    assert_eq!((email.pause("example.com"), email.most_together(), email.at_once()), (Duration::ZERO, 1, 1));
+    assert_eq!(adapter(&url).at_once(), 4, "without a rate they go together");
     sent(&send(&email, parcel("alice@example.com")).await);
     assert!(email.pause("example.com") > Duration::from_mins(50), "{:?}", email.pause("example.com"));
     assert_eq!(email.pause("example.net"), Duration::ZERO);
+}
+
+/// A server that gives a mail up behind its second try, with this relay.
+fn impatient(url: &str) -> Setup {
+    let setup = Setup::serve().env("TIDINGS_EMAIL_URL", url).env("TIDINGS_EMAIL_FROM", "library@example.org");
+    setup.env("TIDINGS_OUTBOX_SCHEDULE", "1s")
+}
+
+/// Publishes by mail to somebody with an address; the notification's id.
+fn publish_to(server: &Server, user: &str) -> String {
+    let profile = json!({ "email": format!("{user}@example.com") });
+    server.operate(Ask::put(&format!("/v1/users/{user}")).json(&profile));
+    let made = server.publish(&json!({ "to": format!("user:{user}"), "title": "Due", "via": ["email"] }));
+    made["id"].as_str().expect("an id").to_owned()
+}
+
+/// The one delivery of a notification, with its timeline.
+fn timeline(server: &Server, notification: &str) -> Value {
+    let listed = server.operate(Ask::get(&format!("/v1/deliveries?notification={notification}"))).expect(200).json();
+    let id = listed["deliveries"][0]["id"].as_u64().expect("a number");
+    server.operate(Ask::get(&format!("/v1/deliveries/{id}"))).expect(200).json()
+}
+
+fn readiness(server: &Server) -> Value {
+    server.send(&Ask::get("/readyz")).expect(200).json()
+}
+
+/// What `tidings_outbox_held` says of mail.
+fn held_gauge(server: &Server) -> Option<String> {
+    let text = server.operate(Ask::get("/metrics")).expect(200).text().to_owned();
+    let line = text.lines().find(|line| line.starts_with("tidings_outbox_held{medium=\"email\"}"))?;
+    line.rsplit(' ').next().map(str::to_owned)
+}
+
+#[test]
+fn a_wrong_password_costs_no_mail_a_try_and_when_it_is_mended_all_go_out() {
+    let certificate = Certificate::new();
+    let users = json!({ "user": "library", "password": "right" });
+    let relay = Relay::with_tls("starttls", &certificate, users);
+    let url = |password: &str| format!("smtp://library:{password}@localhost:{}", relay.port);
+    let authority = certificate.authority();
+    let start = |url: &str| impatient(url).env("TIDINGS_EMAIL_CA_FILE", arg(&authority));
+    let mut server = start(&url("wrong")).start();
+    let mails: Vec<String> = ["alice", "bob", "carol"].iter().map(|user| publish_to(&server, user)).collect();
+    // Each of them once, and then it is looked whether it has been mended.
+    wait_for("the relay to be tried again and again", || (relay.connections() >= 5).then_some(()));
+    let ready = readiness(&server);
+    assert!(ready["held"][0].as_str().is_some_and(|held| held.starts_with("email since ")), "{ready}");
+    assert_eq!((&ready["status"], held_gauge(&server).as_deref()), (&json!("ready"), Some("1")));
+    assert!(!ready.to_string().contains("535"), "why is not for everybody");
+    for mail in &mails {
+        let told = wait_for("it to be put back", || {
+            let told = timeline(&server, mail);
+            (told["state"] == "pending").then_some(told)
+        });
+        assert_eq!((&told["attempts"], &told["timeline"]), (&json!(0), &json!([])), "{told}");
+        assert!(told["held"].as_str().is_some_and(|why| why.contains("refused with 535")), "{told}");
+    }
+    let log = server.log();
+    assert_eq!(log.matches("Nothing goes out as it is set up").count(), 1, "it is told once: {log}");
+    assert!(log.contains("app password"), "it says what to do: {log}");
+
+    // In order, so that nobody has to guess what became of an attempt.
+    server.terminate();
+    let server = start(&url("right")).on(server.stop()).start();
+    for (mail, user) in mails.iter().zip(["alice", "bob", "carol"]) {
+        relay.mail_to(&format!("{user}@example.com"));
+        let told = wait_for("it to be sent", || {
+            let told = timeline(&server, mail);
+            (told["state"] == "sent").then_some(told)
+        });
+        assert_eq!(told["timeline"].as_array().map(Vec::len), Some(1), "{told}");
+    }
+    assert_eq!((readiness(&server).get("held"), held_gauge(&server).as_deref()), (None, Some("0")));
+}
+
+#[test]
+fn a_relay_that_is_away_and_comes_back_is_found_by_itself() {
+    // It hangs up more often than the schedule has tries.
+    let back = [up_to_content(), vec![OK, Act::Hang]].concat();
+    let relay = Scripted::start(vec![vec![], vec![], vec![], back]);
+    let server = impatient(&format!("smtp://127.0.0.1:{}?tls=none", relay.port)).start();
+    let mail = publish_to(&server, "alice");
+    wait_for("it to be held", || readiness(&server)["held"].is_array().then_some(()));
+    let told = wait_for("it to be sent", || {
+        let told = timeline(&server, &mail);
+        (told["state"] == "sent").then_some(told)
+    });
+    assert_eq!(told["timeline"].as_array().map(Vec::len), Some(1), "{told}");
+    wait_for("it to be told", || readiness(&server).get("held").is_none().then_some(()));
+}
+
+#[test]
+fn who_unsubscribes_by_the_link_gets_none_of_the_mails_that_still_wait() {
+    let (server, key) = with_links("smtp://127.0.0.1:9?tls=none");
+    let profile = json!({ "email": "alice@example.com" });
+    server.operate(Ask::put("/v1/users/alice").json(&profile)).expect(201);
+    let body = json!({ "to": "user:alice", "title": "Due", "category": "loans", "via": ["email"] });
+    let made = server.publish(&body);
+    wait_for("it to be held", || readiness(&server)["held"].is_array().then_some(()));
+    server.send(&Ask::post(&format!("/v1/unsubscribe/{}", key.token(&about_loans("alice"))))).expect(200);
+    let told = wait_for("it to be cancelled", || {
+        let told = timeline(&server, made["id"].as_str().expect("an id"));
+        (told["state"] == "cancelled").then_some(told)
+    });
+    assert_eq!(told["reason"], "unsubscribed: does not want email about loans any more", "{told}");
 }
 
 /// A server with mail set up, and what makes its links.

@@ -100,6 +100,7 @@ const METRICS: &[(&str, &str)] = &[
     ("tidings_outbox_deliveries_total", "outcome"),
     ("tidings_outbox_pending", "medium"),
     ("tidings_outbox_oldest_seconds", "medium"),
+    ("tidings_outbox_held", "medium"),
     ("tidings_pruned_total", ""),
     ("tidings_count_drift_total", ""),
     ("tidings_queue_bytes", ""),

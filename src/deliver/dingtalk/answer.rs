@@ -9,10 +9,8 @@ use serde::Deserialize;
 use crate::deliver::MAX_ANSWER_CHARS;
 use crate::deliver::post::{PostError, Reply};
 
-/// How long a robot rests that was told that the other side is busy.
+/// How long a robot rests whose message was not taken, where the other side does not ask for more.
 pub(super) const BUSY_REST: Duration = Duration::from_secs(10);
-/// How long a robot rests whose set-up is wrong: somebody has to mend it, and each try is a line in the log.
-pub(super) const FAULT_REST: Duration = Duration::from_secs(60);
 
 /// What became of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,12 +18,16 @@ pub(super) enum Verdict {
     Sent {
         answer: String,
     },
-    /// Not now; `rest` is how long the robot says nothing, where that was said.
+    /// The robot has spoken too often, whatever the message says.
+    TooFast {
+        reason: String,
+    },
+    /// Not now; `asked` is how long the other side wants to be left alone, where it says so.
     Later {
         reason: String,
-        rest: Option<Duration>,
+        asked: Option<Duration>,
     },
-    /// The set-up is wrong: no message passes until somebody mends it.
+    /// The set-up is wrong, or nobody is there: no message passes until somebody mends it.
     Fault {
         reason: String,
         remedy: &'static str,
@@ -43,11 +45,11 @@ struct Answer {
     errmsg: String,
 }
 
-/// Reads an answer. `too_fast` is how long a robot rests that spoke too often; `token` is what must not be repeated.
-pub(super) fn read(reply: Result<Reply, PostError>, too_fast: Duration, token: &str) -> Verdict {
+/// Reads an answer; `token` is what must not be repeated.
+pub(super) fn read(reply: Result<Reply, PostError>, token: &str) -> Verdict {
     let reply = match reply {
         Ok(reply) => reply,
-        Err(error) => return Verdict::Later { reason: error.to_string(), rest: None },
+        Err(error) => return unanswered(&error),
     };
     match reply.status {
         200 => {}
@@ -58,21 +60,20 @@ pub(super) fn read(reply: Result<Reply, PostError>, too_fast: Duration, token: &
             };
         }
         status => {
-            return Verdict::Later { reason: format!("HTTP {status}"), rest: reply.retry_after };
+            return Verdict::Later { reason: format!("HTTP {status}"), asked: reply.retry_after };
         }
     }
     let Ok(Answer { errcode, errmsg }) = serde_json::from_slice(&reply.body) else {
         return Verdict::Later {
             reason: "HTTP 200, and no errcode in the answer: is it DingTalk?".to_owned(),
-            rest: None,
+            asked: None,
         };
     };
     let told = told(errcode, &errmsg, token);
     match errcode {
         0 => Verdict::Sent { answer: told },
         // Too fast, by the robot's own limit or by that of the whole interface.
-        130_101 | 410_100 => Verdict::Later { reason: told, rest: Some(too_fast) },
-        -1 => Verdict::Later { reason: told, rest: Some(BUSY_REST) },
+        130_101 | 410_100 => Verdict::TooFast { reason: told },
         310_000 => Verdict::Fault {
             reason: told,
             remedy: "DingTalk says in the answer which: the signature (secret_file is another robot's, or this machine's clock is \
@@ -88,8 +89,27 @@ pub(super) fn read(reply: Result<Reply, PostError>, too_fast: Duration, token: &
         },
         // It is too long, of no kind, or says what DingTalk lets nobody say.
         40_035 | 400_105 | 101_002 | 460_101 | 430_101..=430_104 => Verdict::Refused { reason: told },
-        // What we do not know is tried again; the outbox gives up after its schedule.
-        _ => Verdict::Later { reason: told, rest: None },
+        // Busy (-1), and what we do not know, is tried again; the outbox gives up after its schedule.
+        _ => Verdict::Later { reason: told, asked: None },
+    }
+}
+
+/// Why there is no answer: nobody was there to hear the message, or it may have been shown.
+fn unanswered(error: &PostError) -> Verdict {
+    let reason = error.to_string();
+    match error {
+        PostError::Connect(..) => Verdict::Fault {
+            reason,
+            remedy: "look at the host in url_file, at this machine's DNS, and whether a firewall or IPAddressAllow keeps it in",
+        },
+        PostError::Certificate(..) => Verdict::Fault {
+            reason,
+            remedy: "something on the way opens TLS: name its authority in [dingtalk] ca_file, or let this machine through",
+        },
+        PostError::Tls(..) => {
+            Verdict::Fault { reason, remedy: "look at the host and port in url_file, and at what is on the way" }
+        }
+        PostError::TimedOut(_) | PostError::TooLong | PostError::Broken(_) => Verdict::Later { reason, asked: None },
     }
 }
 
@@ -106,11 +126,9 @@ mod tests {
 
     use super::*;
 
-    const REST: Duration = Duration::from_secs(600);
-
     fn of(status: u16, body: &str) -> Verdict {
         let body = Bytes::copy_from_slice(body.as_bytes());
-        read(Ok(Reply { status, body, retry_after: None }), REST, "s3cret")
+        read(Ok(Reply { status, body, retry_after: None }), "s3cret")
     }
 
     #[test]
@@ -128,7 +146,7 @@ mod tests {
             (404, r#"{"errcode":0,"errmsg":"ok"}"#),
             (500, ""),
         ] {
-            assert!(matches!(of(status, body), Verdict::Later { rest: None, .. }), "{status} {body}");
+            assert!(matches!(of(status, body), Verdict::Later { asked: None, .. }), "{status} {body}");
         }
         assert!(matches!(of(302, r#"{"errcode":0}"#), Verdict::Fault { .. }));
     }
@@ -137,16 +155,17 @@ mod tests {
     fn each_errcode_has_its_consequence() {
         let code = |code: i64| of(200, &format!(r#"{{"errcode":{code},"errmsg":"x"}}"#));
         for too_fast in [130_101, 410_100] {
-            assert!(matches!(code(too_fast), Verdict::Later { rest: Some(REST), .. }), "{too_fast}");
+            assert!(matches!(code(too_fast), Verdict::TooFast { .. }), "{too_fast}");
         }
-        assert!(matches!(code(-1), Verdict::Later { rest: Some(BUSY_REST), .. }));
         for fault in [310_000, 300_001, 300_005, 400_102] {
             assert!(matches!(code(fault), Verdict::Fault { .. }), "{fault}");
         }
         for refused in [460_101, 430_102, 400_105] {
             assert!(matches!(code(refused), Verdict::Refused { .. }), "{refused}");
         }
-        assert!(matches!(code(987_654), Verdict::Later { rest: None, .. }));
+        for later in [-1, 987_654] {
+            assert!(matches!(code(later), Verdict::Later { asked: None, .. }), "{later}");
+        }
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! DingTalk, by the custom robots of groups: what is for somebody is written into the robot's group and names them.
 //!
 //! Parcels of a lane (a robot) are planned into messages ([`plan`]), each of which is made to fit ([`message`]), signed
-//! ([`signature`]), posted, and its answer read ([`answer`]). A robot says so many messages a minute ([`pace`]); after an answer that says
-//! "too fast", "busy" or "wrongly set up" it rests. All of this is in memory: after a restart the first minute may bring a "too
-//! fast", which costs a rest and no message.
+//! ([`signature`]), posted, and its answer read ([`answer`]). A robot says so many messages a minute ([`pace`]), and rests after
+//! one that was not taken. All of this is in memory: after a restart the first minute may bring a "too fast", which costs a
+//! rest and no message.
 //!
-//! **Invariants**: each parcel gets exactly one outcome. A robot never says more in any minute than its settings admit. It
-//! sends one message after another, and [`Adapter::send`] is back within [`BEGIN_WITHIN`] and one answer's patience.
-//! No address, token or secret is ever logged or told.
+//! **Invariants**: each parcel gets exactly one outcome; what was in no message was not tried. A robot never says more in any
+//! minute than its settings admit. It sends one message after another, and [`Adapter::send`] is back within [`BEGIN_WITHIN`]
+//! and one answer's patience. No address, token or secret is ever logged or told.
 //!
 //! Deliberately not here: which robot speaks of what (`model::Robots`), where addresses and secrets are read (`server`),
 //! and when a parcel is tried again (the outbox).
@@ -35,11 +35,11 @@ pub use self::pace::WINDOW;
 pub use self::signature::{MAX_SKEW_MS, Secret};
 pub use super::post::{Address, AddressFault};
 
-use self::answer::{FAULT_REST, Verdict};
+use self::answer::{BUSY_REST, Verdict};
 use self::pace::Window;
 use self::plan::{Kind, Planned, plan};
 use super::post::Poster;
-use super::{Adapter, Outcome};
+use super::{Adapter, Outcome, SetUp};
 use crate::clock::Clock;
 use crate::model::{DeliveryId, Medium, Parcel, RobotName};
 
@@ -153,7 +153,7 @@ impl DingTalk {
             let mut state = lane.state.lock();
             let pause = state.pause(begun);
             if !pause.is_zero() {
-                return outcomes.rest("the robot has said all that it may in this minute, or rests", Some(pause));
+                return outcomes.put_back("the robot has said all that it may in this minute, or rests", pause);
             }
             let slots = state.window.free(begun);
             plan(parcels, slots, &state.alone)
@@ -175,16 +175,19 @@ impl DingTalk {
                     outcomes.set(&carries, &Outcome::Later { reason, after: None });
                 }
                 Verdict::Refused { reason } => outcomes.set(&carries, &Outcome::Never { reason }),
-                Verdict::Later { reason, rest } => {
-                    state.rests_until = rest.map(|rest| over + rest);
-                    tracing::warn!(robot = %lane.robot.name, "DingTalk does not take messages now: {reason}");
-                    return outcomes.rest(&reason, rest);
+                Verdict::TooFast { reason } => {
+                    state.rests_until = Some(over + self.too_fast_rest);
+                    tracing::warn!(robot = %lane.robot.name, "DingTalk says that this robot speaks too often; it rests: {reason}");
+                    return outcomes.put_back(&reason, self.too_fast_rest);
                 }
-                Verdict::Fault { reason, remedy } => {
-                    state.rests_until = Some(over + FAULT_REST);
-                    tracing::error!(robot = %lane.robot.name, "DingTalk takes no message of this robot: {reason}. {remedy}");
-                    return outcomes.rest(&reason, Some(FAULT_REST));
+                Verdict::Later { reason, asked } => {
+                    let rest = asked.unwrap_or(BUSY_REST);
+                    state.rests_until = Some(over + rest);
+                    tracing::warn!(robot = %lane.robot.name, "DingTalk does not take a message now: {reason}");
+                    outcomes.set(&carries, &Outcome::Later { reason: reason.clone(), after: asked });
+                    return outcomes.put_back(&format!("the robot rests: {reason}"), rest);
                 }
+                Verdict::Fault { reason, remedy } => return outcomes.held(&reason, remedy),
             }
             for place in carries {
                 if outcomes.is_settled(place) {
@@ -193,14 +196,14 @@ impl DingTalk {
             }
         }
         let pause = lane.state.lock().pause(Instant::now());
-        outcomes.rest("its turn has not come yet", Some(pause))
+        outcomes.put_back("its turn has not come yet", pause)
     }
 
     async fn say(&self, robot: &Robot, message: &message::Message) -> Verdict {
         let signed = robot.secret.as_ref().map(|secret| secret.query(self.clock.now().as_millis()));
         let address = robot.address.with(signed.as_deref().unwrap_or_default());
         let reply = self.poster.post(&address, message.to_json()).await;
-        answer::read(reply, self.too_fast_rest, robot.token())
+        answer::read(reply, robot.token())
     }
 }
 
@@ -232,10 +235,18 @@ impl Outcomes {
         matches!(self.0[place], Some(Outcome::Sent { .. } | Outcome::Never { .. }))
     }
 
-    /// All others are tried later, for this reason.
-    fn rest(self, reason: &str, after: Option<Duration>) -> Vec<Outcome> {
-        let later = || Outcome::Later { reason: reason.to_owned(), after };
-        self.0.into_iter().map(|outcome| outcome.unwrap_or_else(later)).collect()
+    /// All others were not tried, for this reason.
+    fn put_back(self, why: &str, after: Duration) -> Vec<Outcome> {
+        self.others(|| Outcome::NotTried { why: why.to_owned(), after })
+    }
+
+    /// No other would have passed, for this reason.
+    fn held(self, why: &str, remedy: &'static str) -> Vec<Outcome> {
+        self.others(|| Outcome::Held { why: why.to_owned(), remedy })
+    }
+
+    fn others(self, other: impl Fn() -> Outcome) -> Vec<Outcome> {
+        self.0.into_iter().map(|outcome| outcome.unwrap_or_else(&other)).collect()
     }
 }
 
@@ -265,6 +276,14 @@ impl Adapter for DingTalk {
         MOST_TOGETHER
     }
 
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    fn set_up(&self) -> SetUp {
+        SetUp::OfLane
+    }
+
     fn pause(&self, lane: &str) -> Duration {
         self.lanes.get(lane).map_or(Duration::ZERO, |lane| lane.state.lock().pause(Instant::now()))
     }
@@ -273,14 +292,10 @@ impl Adapter for DingTalk {
         async move {
             match self.lanes.get(lane) {
                 Some(lane) => self.carry(lane, &parcels).await,
+                // Such lanes are given up at start; what waits in one all the same has nobody who would say it.
                 None => {
                     let reason = format!("there is no [dingtalk.robots.{lane}] in the settings any more");
-                    tracing::error!(
-                        robot = lane,
-                        parcels = parcels.len(),
-                        "parcels wait for a robot that is not in the settings"
-                    );
-                    Outcomes::of(parcels.len()).rest(&reason, None)
+                    vec![Outcome::Never { reason }; parcels.len()]
                 }
             }
         }

@@ -7,8 +7,8 @@
 //! Message-ID then. A line that was dead already is replaced before anything of the mail was taken.
 //! **Invariant**: every mail ends within `timeout`, whatever the relay does, after waiting for a line as long at most; lettre
 //! bounds only the connecting.
-//! A fault of our own set-up ends nobody's mail at once: it is tried again by the outbox's schedule, and is dead behind its
-//! last step like any other.
+//! **Invariant**: nobody's mail pays for what comes before it: until the relay has taken the sender nothing was said of the mail,
+//! and what goes wrong holds up all of them alike. What only this mail may have brought about holds up none.
 //!
 //! Deliberately not here: SPF, DKIM and the delivery to the recipients' own servers, which are the relay's.
 
@@ -28,13 +28,13 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use lettre::transport::smtp::extension::ClientId;
-use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use letter::{Mail, Writer};
 use line::{Course, Line, Way};
 use pace::Pace;
 use pool::Pool;
+use trial::advice;
 use trust::Trust;
 
 pub use letter::Links;
@@ -43,12 +43,9 @@ pub use pace::Rate;
 pub use relay::{Account, HIDDEN_PASSWORD, Privacy, Relay, Sender};
 pub use trial::Trial;
 
-use super::{Adapter, Outcome, one_line};
+use super::{Adapter, Outcome, SetUp, one_line};
 use crate::broker::UnsubscribeKey;
 use crate::model::{Medium, Parcel};
-
-/// A fault of the set-up is told at most so often; every delivery that meets it has its reason besides.
-const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// How mail is sent.
 #[derive(Clone, Debug)]
@@ -61,6 +58,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// How fast one domain is written to; `None` is as fast as it goes.
     pub per_domain: Option<Rate>,
+    /// Mails to one domain that are on their way at once, where there is no rate.
+    pub together_per_domain: usize,
     /// How long one mail may take, from finding the relay to its last answer.
     pub timeout: Duration,
     /// The address that people's browsers know this server by; without it mails bear no link to it.
@@ -86,9 +85,8 @@ pub struct Email {
     writer: Writer,
     pool: Pool,
     pace: Pace,
+    together: usize,
     timeout: Duration,
-    /// When a fault of the set-up was last told.
-    told: Mutex<Option<Instant>>,
 }
 
 impl Email {
@@ -105,8 +103,9 @@ impl Email {
             writer,
             pool: Pool::new(),
             pace: Pace::new(config.per_domain),
+            // A rate is one mail after another.
+            together: if config.per_domain.is_some() { 1 } else { config.together_per_domain },
             timeout: config.timeout,
-            told: Mutex::default(),
         })
     }
 
@@ -114,7 +113,7 @@ impl Email {
     async fn deliver(&self, parcel: &Parcel) -> Outcome {
         // Waiting for a line of ours is no fault of the relay's, and each mail that is on one ends in time.
         let Ok(_place) = timeout(self.timeout, self.pool.place()).await else {
-            return Outcome::Later { reason: "every line to the relay was taken".to_owned(), after: None };
+            return Outcome::NotTried { why: "every line to the relay was taken".to_owned(), after: Duration::ZERO };
         };
         let mut course = Course::default();
         let work = AssertUnwindSafe(async {
@@ -134,12 +133,7 @@ impl Email {
         match result {
             Ok(answer) => Outcome::Sent { answer },
             Err(Undone::NoMail(reason)) => Outcome::Never { reason },
-            Err(Undone::Fault(fault)) => {
-                if is_of_the_set_up(&fault) {
-                    self.tell(&fault);
-                }
-                outcome(&fault)
-            }
+            Err(Undone::Fault(fault)) => outcome(&fault, self.way.relay.privacy),
         }
     }
 
@@ -168,20 +162,6 @@ impl Email {
         }
         ended
     }
-
-    /// Says that the set-up is wrong, now and then.
-    fn tell(&self, fault: &Fault) {
-        let mut told = self.told.lock();
-        let now = Instant::now();
-        if told.is_some_and(|told| now.saturating_duration_since(told) < TOLD_EVERY) {
-            return;
-        }
-        *told = Some(now);
-        tracing::error!(
-            reason = %fault,
-            "Mail can't be sent as it is set up; it waits, and `tidings mail check` says what to do"
-        );
-    }
 }
 
 impl Adapter for Email {
@@ -191,6 +171,14 @@ impl Adapter for Email {
 
     fn most_together(&self) -> usize {
         1
+    }
+
+    fn at_once(&self) -> usize {
+        self.together
+    }
+
+    fn set_up(&self) -> SetUp {
+        SetUp::OfMedium
     }
 
     fn pause(&self, lane: &str) -> Duration {
@@ -225,37 +213,26 @@ const SIGN_IN_CODES: [u16; 4] = [530, 534, 535, 538];
 ///
 /// | step | 4xx, no answer, line broken, rubbish | 5xx |
 /// |---|---|---|
-/// | up to signing in | later | later: the set-up is wrong |
-/// | sender | later | later: the set-up is wrong |
-/// | recipient | later | never; later where it is the set-up's (`530`, `535`, `x.7.y`) |
-/// | content | later | never |
+/// | up to the sender | held | held |
+/// | recipient | later | never; held for `530` and its like, later for `x.7.y` |
+/// | content | later | never; held for `530` and its like |
 ///
 /// A recipient that is refused for a reason of policy (`5.7.1 relay access denied`) is most often our own set-up, and would
-/// end every delivery at once. After the end of the content "no answer" may mean that it was taken.
-fn outcome(fault: &Fault) -> Outcome {
+/// end every delivery at once; but it may be this recipient's own, so that it holds up no other. After the end of the content
+/// "no answer" may mean that it was taken. A panic may be at what stands in this mail.
+fn outcome(fault: &Fault, privacy: Privacy) -> Outcome {
     let reason = one_line(&fault.to_string());
-    let is_never = match &fault.why {
-        Why::Refused { code, .. } => {
-            (500..600).contains(code)
-                && matches!(fault.step, Step::Recipient | Step::Content)
-                && !is_of_the_set_up(fault)
-        }
-        _ => false,
-    };
-    if is_never { Outcome::Never { reason } } else { Outcome::Later { reason, after: None } }
-}
-
-/// Whether somebody has to mend the settings, or the relay's.
-fn is_of_the_set_up(fault: &Fault) -> bool {
     match &fault.why {
-        Why::SetUp(_) | Why::Tls(_) => true,
-        Why::Refused { code, .. } if *code < 500 => false,
-        Why::Refused { code, .. } if SIGN_IN_CODES.contains(code) => true,
-        Why::Refused { text, .. } => match fault.step {
-            Step::Recipient => text.starts_with("5.7."),
-            step => step < Step::Recipient,
+        Why::Panicked => Outcome::Later { reason, after: None },
+        _ if fault.step <= Step::Sender => Outcome::Held { why: reason, remedy: advice(fault, privacy) },
+        Why::Refused { code, .. } if SIGN_IN_CODES.contains(code) => Outcome::Held {
+            why: reason,
+            remedy: "The relay wants a user, or a private line: `tidings mail check` says which.",
         },
-        Why::Unexpected(_) | Why::BrokenOff(_) | Why::NoAnswer(_) | Why::Panicked => false,
+        Why::Refused { code: 500..600, text } if fault.step == Step::Content || !text.starts_with("5.7.") => {
+            Outcome::Never { reason }
+        }
+        _ => Outcome::Later { reason, after: None },
     }
 }
 
@@ -276,33 +253,67 @@ mod tests {
         Fault { step, why: Why::Refused { code, text: text.to_owned() } }
     }
 
+    #[derive(Debug, PartialEq, Eq)]
+    enum Word {
+        Held,
+        Later,
+        Never,
+    }
+
+    fn word(fault: &Fault) -> Word {
+        match outcome(fault, Privacy::Required) {
+            Outcome::Held { remedy, .. } => {
+                assert!(!remedy.is_empty(), "{fault}");
+                Word::Held
+            }
+            Outcome::Later { after: None, .. } => Word::Later,
+            Outcome::Never { .. } => Word::Never,
+            other => panic!("{fault}: {other:?}"),
+        }
+    }
+
     #[test]
     fn only_a_recipient_or_a_content_that_is_refused_for_good_is_never_taken() {
-        let is_never = |fault: &Fault| matches!(outcome(fault), Outcome::Never { .. });
         for fault in [
             refused(Step::Recipient, 550, "5.1.1 no such user"),
             refused(Step::Recipient, 553, "no"),
             refused(Step::Content, 554, "5.7.1 spam"),
             refused(Step::Content, 552, "too large"),
         ] {
-            assert!(is_never(&fault), "{fault}");
-        }
-        for step in [Step::Greeting, Step::Tls, Step::SignIn, Step::Sender] {
-            let fault = refused(step, 550, "no");
-            assert!(!is_never(&fault) && is_of_the_set_up(&fault), "{fault}");
+            assert_eq!(word(&fault), Word::Never, "{fault}");
         }
         for fault in [
             refused(Step::Recipient, 451, "greylisted"),
+            refused(Step::Recipient, 554, "5.7.1 relay access denied"),
             refused(Step::Content, 452, "no room"),
             Fault { step: Step::Content, why: Why::NoAnswer(Duration::from_secs(1)) },
             Fault { step: Step::Content, why: Why::BrokenOff("gone".into()) },
             Fault { step: Step::Recipient, why: Why::Unexpected("354 go on".into()) },
         ] {
-            assert!(!is_never(&fault) && !is_of_the_set_up(&fault), "{fault}");
+            assert_eq!(word(&fault), Word::Later, "{fault}");
         }
-        for (code, text) in [(554, "5.7.1 relay access denied"), (530, "sign in first"), (535, "no")] {
-            let fault = refused(Step::Recipient, code, text);
-            assert!(!is_never(&fault) && is_of_the_set_up(&fault), "{fault}");
+    }
+
+    #[test]
+    fn what_goes_wrong_before_a_mail_is_no_mail_s_fault_and_what_it_may_have_brought_about_holds_up_no_other() {
+        for step in [Step::Address, Step::Connect, Step::Greeting, Step::Tls, Step::SignIn, Step::Sender] {
+            for why in [
+                Why::Refused { code: 550, text: "no".into() },
+                Why::Refused { code: 421, text: "busy".into() },
+                Why::Unexpected("what".into()),
+                Why::Tls("UnknownIssuer".into()),
+                Why::BrokenOff("gone".into()),
+                Why::NoAnswer(Duration::from_secs(1)),
+                Why::SetUp("no STARTTLS"),
+            ] {
+                let fault = Fault { step, why };
+                assert_eq!(word(&fault), Word::Held, "{fault}");
+            }
+            let panicked = Fault { step, why: Why::Panicked };
+            assert_eq!(word(&panicked), Word::Later, "{panicked}");
+        }
+        for (code, text) in [(530, "sign in first"), (535, "no"), (538, "not in the clear")] {
+            assert_eq!(word(&refused(Step::Recipient, code, text)), Word::Held, "{code}");
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::line::Line;
 
-/// Lines at once at most: relays count them.
+/// Lines at once at most, to whichever domains: relays count them.
 const MAX_LINES: usize = 16;
 /// Lines that nothing is sent on and that are kept all the same, at most.
 const MAX_IDLE_LINES: usize = 4;

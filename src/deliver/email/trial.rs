@@ -44,7 +44,7 @@ impl Email {
 }
 
 /// What to do about a failure, for the one who set it up.
-fn advice(Fault { step, why }: &Fault, privacy: Privacy) -> &'static str {
+pub(super) fn advice(Fault { step, why }: &Fault, privacy: Privacy) -> &'static str {
     match (step, why) {
         (Step::Address, _) => {
             "The host in [email] url has no address here: look for a slip of the pen, or at this machine's DNS."

@@ -18,11 +18,14 @@ struct StatusBody<'a> {
     /// How the queue is consumed, where one is; whether the server is ready does not hang on it.
     #[serde(skip_serializing_if = "Option::is_none")]
     intake: Option<String>,
+    /// By what nothing goes out for now; what is due waits, and whether the server is ready does not hang on it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    held: Vec<String>,
 }
 
 /// The process answers; nothing more is said.
 pub fn alive() -> Response<Body> {
-    answer::json(StatusCode::OK, &StatusBody { status: "ok", why: None, intake: None })
+    answer::json(StatusCode::OK, &StatusBody { status: "ok", why: None, intake: None, held: Vec::new() })
 }
 
 /// Whether new requests should come here.
@@ -34,7 +37,8 @@ pub fn ready(call: &Call) -> Response<Body> {
         Health::Degraded(why) => (StatusCode::SERVICE_UNAVAILABLE, "degraded", Some(why.as_str())),
     };
     let intake = call.broker().intake().map(|state| state.to_string());
-    answer::json(code, &StatusBody { status, why, intake })
+    let held = call.broker().holds().iter().map(ToString::to_string).collect();
+    answer::json(code, &StatusBody { status, why, intake, held })
 }
 
 /// OpenMetrics text.
