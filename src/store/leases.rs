@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::commit::OutboxEvent;
-use super::deliveries::{MUTED, NOT_KEPT, Noted, TOPIC_DELETED, cancel_one, wait_in_lane, why};
+use super::deliveries::{MAX_CANCELLED, MUTED, NOT_KEPT, Noted, TOPIC_DELETED, cancel_one, wait_in_lane, why};
 use super::reader::Reader;
 use super::writer::{Need, OpError, Operation, Tx};
 use super::{StoreError, deaths, letters, profiles};
@@ -259,19 +259,28 @@ impl Turn {
         noted: &mut Noted,
     ) -> Result<(), rusqlite::Error> {
         let Wanted { medium, lane, most } = wanted;
-        let due: Vec<(DeliveryId, Timestamp)> = tx
-            .sql(SELECT_DUE)?
-            .query_map(params![medium, lane, self.now, most], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<_, _>>()?;
-        for (delivery, due) in due {
-            match parcel(tx.connection(), delivery, due, wanted)? {
-                Found::Parcel(parcel) => {
-                    tx.sql(LEASE)?.execute([delivery])?;
-                    leased.push(*parcel);
-                }
-                Found::Gone(why) => {
-                    let id = i64::try_from(delivery.0).unwrap_or(i64::MAX);
-                    cancel_one(tx, id, *medium, &why, self.now, noted)?;
+        // What is gone takes nobody's place.
+        let (mut left, mut gone) = (*most, 0);
+        while left > 0 && gone < MAX_CANCELLED {
+            let due: Vec<(DeliveryId, Timestamp)> = tx
+                .sql(SELECT_DUE)?
+                .query_map(params![medium, lane, self.now, left], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<_, _>>()?;
+            if due.is_empty() {
+                break;
+            }
+            for (delivery, due) in due {
+                match parcel(tx.connection(), delivery, due, wanted)? {
+                    Found::Parcel(parcel) => {
+                        tx.sql(LEASE)?.execute([delivery])?;
+                        leased.push(*parcel);
+                        left -= 1;
+                    }
+                    Found::Gone(why) => {
+                        let id = i64::try_from(delivery.0).unwrap_or(i64::MAX);
+                        cancel_one(tx, id, *medium, &why, self.now, noted)?;
+                        gone += 1;
+                    }
                 }
             }
         }
