@@ -40,6 +40,10 @@ pub enum BrokerError {
     /// The limit, by name.
     #[error("too many: {0}")]
     TooMany(&'static str),
+    /// Of publishes to many by media other than the inbox, as many as may wait have deliveries that are still to be made. It
+    /// passes by itself: a client comes back, a message of the queue waits, and what is scheduled is tried again.
+    #[error("too many deliveries to many are still being made")]
+    TooManyExpansions,
     /// Another program reads the database file.
     #[error("another program reads the database file")]
     BeingRead,
@@ -80,8 +84,7 @@ impl From<StoreError> for BrokerError {
                 Refusal::TooManyFollowed => Self::TooMany("topics that one user follows"),
                 Refusal::TooManyScheduled => Self::TooMany("scheduled notifications"),
                 Refusal::TooManyCarried => Self::TooMany("people for media other than the inbox"),
-                // It passes by itself: a client comes back, and a message of the queue waits.
-                Refusal::TooManyExpansions => Self::StorageBusy,
+                Refusal::TooManyExpansions => Self::TooManyExpansions,
                 Refusal::TooManyTemplates => Self::TooMany("templates"),
                 Refusal::TooManyPreferences => Self::TooMany("categories that one user's preferences name"),
                 Refusal::TooManyRevocations => Self::TooMany("users whose access is taken back"),

@@ -157,6 +157,8 @@ kinds! {
         "It comes back after a restart. Try again after Retry-After.";
     STORAGE = 503 "storage", "The server's storage failed",
         "The server has logged the cause. Whether a publish was taken is unknown; repeat it with the same Idempotency-Key.";
+    OUTBOX_FULL = 503 "outbox-full", "Too many deliveries are still being made",
+        "A publish to many by mail or another medium is noted at once, and the deliveries to each person are made behind the answer. As many publishes as may wait for that do so. Nothing was stored. Try again after Retry-After; what goes to the inbox alone is taken all the while.";
     STORAGE_FULL = 507 "storage-full", "The server's disk is full",
         "Nothing can be published until the operator frees space. Reading goes on.";
 }
@@ -203,6 +205,9 @@ impl From<BrokerError> for Problem {
             BrokerError::UnknownEpoch => UNKNOWN_EPOCH.because("the cursor is of another log than this one"),
             BrokerError::Ahead => AHEAD.because("the cursor lies ahead of the newest position"),
             BrokerError::TooMany(limit) => TOO_MANY.because(format!("the limit of {limit} is reached; fewer must be there first")),
+            BrokerError::TooManyExpansions => {
+                OUTBOX_FULL.for_now("deliveries of publishes before this one are still being made; nothing was stored", 5)
+            }
             BrokerError::BeingRead => BEING_READ.because(
                 "the file was rewritten, but what was deleted is still in it for a program that reads it, such as a backup",
             ),
@@ -346,6 +351,18 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn what_passes_by_itself_says_when_to_come_back() {
+        for (error, code) in [
+            (BrokerError::TooManyExpansions, "outbox-full"),
+            (BrokerError::StorageBusy, "storage"),
+            (BrokerError::StorageFull, "storage-full"),
+        ] {
+            let problem = Problem::from(error);
+            assert!(problem.code == code && problem.retry_after.is_some(), "{problem:?}");
+        }
+    }
 
     #[test]
     fn codes_are_unique_and_fit_a_path() {

@@ -90,6 +90,7 @@ impl From<BrokerError> for Verdict {
                 return Self::Later(detail_of_storage());
             }
             BrokerError::IdempotencyRunning
+            | BrokerError::TooManyExpansions
             | BrokerError::BeingRead
             | BrokerError::CopyRunning
             | BrokerError::NoRoom { .. }

@@ -1,6 +1,8 @@
 //! Notifications that wait for their time, and the operation that does what is due: deliveries and expiries, in the
 //! order of their moments.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::deaths::kill;
@@ -41,6 +43,7 @@ const PRUNE_FAILED: &str = "
         (SELECT id FROM scheduled INDEXED BY scheduled_in_order WHERE due < ?1 AND failed IS NOT NULL ORDER BY due LIMIT ?2)";
 const FORGET_EXPIRY: &str = "UPDATE notifications SET expires_at = NULL WHERE seq = ?1";
 const FAIL: &str = "UPDATE scheduled SET failed = ?2 WHERE id = ?1";
+const POSTPONE: &str = "UPDATE scheduled SET due = ?2 WHERE id = ?1";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] = &[
@@ -55,6 +58,7 @@ pub(super) const STATEMENTS: &[&str] = &[
     PRUNE_FAILED,
     FORGET_EXPIRY,
     FAIL,
+    POSTPONE,
 ];
 
 /// Notifications that may wait at once, those that failed included.
@@ -62,6 +66,9 @@ pub const MAX_SCHEDULED: u64 = 100_000;
 
 /// Inboxes after which one transaction of what is due ends: as many as one publish may reach.
 const MAX_TOUCHED: u64 = 10_000;
+
+/// How much later one is tried again whose deliveries to many can't be noted yet: their number falls by itself, and slowly.
+const POSTPONED: Duration = Duration::from_secs(30);
 
 /// Puts a publish aside until its time.
 pub(super) fn add(
@@ -270,6 +277,8 @@ pub struct Settled {
     pub delivered: usize,
     /// Deliveries that were refused.
     pub failed: usize,
+    /// Deliveries that are tried again later.
+    pub postponed: usize,
     pub expired: usize,
     /// The moment of the next; at or before `now` where the limit was reached.
     pub next: Option<Timestamp>,
@@ -280,6 +289,14 @@ enum Due {
     Expiry(Seq),
 }
 
+/// What became of a delivery.
+enum Came {
+    /// It is in the log; how many inboxes it touched.
+    Delivered(u64),
+    Failed,
+    Postponed,
+}
+
 impl Operation for SettleDue {
     type Output = Settled;
 
@@ -287,7 +304,7 @@ impl Operation for SettleDue {
         let (mut settled, mut touched) = (Settled::default(), 0);
         while let Some((at, due)) = next(tx.connection())? {
             if at > self.now
-                || settled.delivered + settled.failed + settled.expired >= self.limit
+                || settled.delivered + settled.failed + settled.postponed + settled.expired >= self.limit
                 || touched >= MAX_TOUCHED
             {
                 settled.next = Some(at);
@@ -295,11 +312,12 @@ impl Operation for SettleDue {
             }
             match due {
                 Due::Delivery(id) => match self.deliver(tx, id)? {
-                    Some(inboxes) => {
+                    Came::Delivered(inboxes) => {
                         touched += inboxes;
                         settled.delivered += 1;
                     }
-                    None => settled.failed += 1,
+                    Came::Failed => settled.failed += 1,
+                    Came::Postponed => settled.postponed += 1,
                 },
                 Due::Expiry(seq) => {
                     match notifications::locate_at(tx.connection(), seq)? {
@@ -320,10 +338,10 @@ impl Operation for SettleDue {
 }
 
 impl SettleDue {
-    /// Delivers one; how many inboxes it touched. `None` where it was refused.
-    fn deliver(&self, tx: &mut Tx<'_>, id: NotificationId) -> Result<Option<u64>, OpError> {
+    /// Delivers one.
+    fn deliver(&self, tx: &mut Tx<'_>, id: NotificationId) -> Result<Came, OpError> {
         let Some(ScheduledRow { scheduled, publisher, expires_at }) = find(tx.connection(), id)? else {
-            return Ok(None);
+            return Ok(Came::Failed);
         };
         let outgoing = Outgoing {
             id,
@@ -341,16 +359,23 @@ impl SettleDue {
         match outgoing.send(tx) {
             Ok(_) => {
                 remove(tx, id)?;
-                Ok(Some(match &scheduled.to {
+                Ok(Came::Delivered(match &scheduled.to {
                     Audience::Users(users) => u64::try_from(users.len()).unwrap_or(u64::MAX),
                     Audience::Topic(_) | Audience::Everyone => 1,
                 }))
+            }
+            // Others that are due need not wait for it.
+            Err(OpError::Refused(Refusal::TooManyExpansions)) => {
+                let later = self.now.after(POSTPONED);
+                tracing::warn!(notification = %id, %later, "a scheduled notification waits: too many deliveries to many are being made");
+                tx.sql(POSTPONE)?.execute(params![id, later])?;
+                Ok(Came::Postponed)
             }
             Err(OpError::Refused(refusal)) => {
                 let why = failure(&refusal);
                 tracing::warn!(notification = %id, why = why.as_str(), "a scheduled notification could not be delivered");
                 tx.sql(FAIL)?.execute(params![id, why.as_str()])?;
-                Ok(None)
+                Ok(Came::Failed)
             }
             Err(error) => Err(error),
         }
@@ -362,9 +387,7 @@ const fn failure(refusal: &Refusal) -> FailedDelivery {
     match refusal {
         Refusal::CategoryConflict(_) => FailedDelivery::CategoryConflict,
         Refusal::UnknownUsers(_) => FailedDelivery::UnknownUser,
-        Refusal::TooManyCategories | Refusal::TooManyCarried | Refusal::TooManyExpansions => {
-            FailedDelivery::TooManyCategories
-        }
+        Refusal::TooManyCategories | Refusal::TooManyCarried => FailedDelivery::TooManyCategories,
         _ => FailedDelivery::UnknownTopic,
     }
 }
@@ -405,5 +428,74 @@ impl Reader<'_> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut statement = self.sql(SELECT_PAGE)?;
         Ok(statement.query_map(params![due, id, limit], row)?.collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+    use crate::metrics::Metrics;
+    use crate::model::{Mail, Media, Medium};
+    use crate::store::{Config, Store, Unknown};
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[tokio::test]
+    async fn what_falls_due_while_too_many_deliveries_are_made_is_tried_again_and_holds_up_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let lifecycle = Lifecycle::default();
+        let opened =
+            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
+        let (store, mut feed) = opened.expect("a new database opens");
+        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let media = Media { email: Some(Mail { domain: "a.example".to_owned() }), dingtalk: None };
+        let policy =
+            Policy { topics: Unknown::Create, users: Unknown::Create, everyone_horizon: HOUR, media: Arc::new(media) };
+        let due = NOW.after(HOUR);
+        let schedule = |title: &str, media: Vec<Medium>| Publish {
+            id: NotificationId(uuid::Uuid::now_v7()),
+            draft: Draft {
+                to: Audience::Everyone,
+                content: Content { title: title.to_owned(), ..Content::default() },
+                category_named: false,
+                life: Life::default(),
+                via: Via { media, ..Via::default() },
+            },
+            when: Ok(When { due: Some(due), expires_at: None }),
+            publisher: Principal::Operator,
+            idempotency: None,
+            now: NOW,
+            policy: policy.clone(),
+        };
+        let carried = schedule("by mail too", vec![Medium::Email]);
+        let id = carried.id;
+        store.write(carried).await.expect("is scheduled");
+        store.write(schedule("for the inbox", Vec::new())).await.expect("is scheduled");
+
+        // The first and the last of as many as there may be.
+        let log = Connection::open(directory.path().join("tidings.db")).expect("the log opens");
+        let held = "INSERT INTO expansions (id, notification, kind, seq, media, category, upto, created_at)
+                    VALUES (?1, randomblob(16), 4, 0, 0, '', 0, 0)";
+        for at in [1, super::super::expansions::MAX_EXPANSIONS] {
+            log.execute(held, [at]).expect("is noted");
+        }
+        let settle = |now| store.write(SettleDue { now, limit: 10, policy: policy.clone() });
+        let later = due.after(POSTPONED);
+        let settled = settle(due).await.expect("is done");
+        assert_eq!(settled, Settled { delivered: 1, postponed: 1, next: Some(later), ..Settled::default() });
+        let told = |id| store.read(move |session| session.snapshot(|reader| reader.scheduled(id)));
+        let waits = told(id).await.expect("is read").expect("it waits").scheduled;
+        assert_eq!((waits.due, waits.failed), (later, None));
+
+        log.execute("DELETE FROM expansions", []).expect("is worked off");
+        let settled = settle(later).await.expect("is done");
+        assert_eq!(settled, Settled { delivered: 1, ..Settled::default() });
+        assert_eq!(told(id).await.expect("is read"), None);
+        drop((store, log));
+        assert!(lifecycle.core_ended(Duration::from_secs(5)).await, "the writer ends with its last user");
     }
 }
