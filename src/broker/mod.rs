@@ -56,7 +56,7 @@ pub use feed::{Feed, FeedItem, FeedRequest};
 pub use holds::Hold;
 pub use identity::Credentials;
 pub use inbox::InboxQuery;
-pub use intake::IntakeState;
+pub use intake::{IntakeState, Untaken, Went};
 pub use outbox::{Lane, Lease, MAX_ANSWER_CHARS, Outbox, Wanted, next_try};
 pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};
@@ -184,10 +184,9 @@ struct Inner {
     asked: Mutex<Option<Instant>>,
     running: publish::Running,
     templates: template::Ready,
-    /// How the way in by a queue is; `None` where there is none.
-    intake: Mutex<Option<IntakeState>>,
     /// What the outbox can't carry for now.
     holds: Mutex<Vec<Hold>>,
+    intake: Mutex<intake::Intake>,
 }
 
 impl Inner {

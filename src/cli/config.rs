@@ -154,7 +154,8 @@ fn well(file: Option<&Path>, drop_ins: usize) -> String {
 /// What is wrong with the things that settings name, beyond what can be seen in the settings themselves.
 fn looked_at(loaded: &Loaded) -> Vec<Fault> {
     let log = logs::read(&loaded.provisional().log_filter).err().map(|usage| Fault::from(usage.to_string()));
-    let one = [data(loaded), token_secret(loaded), password(loaded), mail(loaded), log].into_iter().flatten();
+    let one = [data(loaded), token_secret(loaded), password(loaded), queue_authority(loaded), mail(loaded), log];
+    let one = one.into_iter().flatten();
     one.chain(sockets(loaded)).chain(token_keys(loaded)).chain(robots_of(loaded)).collect()
 }
 
@@ -203,6 +204,14 @@ fn password(loaded: &Loaded) -> Option<Fault> {
     let intake = loaded.provisional().intake.as_ref()?;
     let named = intake.password_file.as_deref().filter(|named| can_be_seen(KEY, named))?;
     let refused = secrets::password(named).err()?;
+    Some(loaded.fault(KEY, &format!("{KEY}: {refused}")))
+}
+
+/// The authority that is trusted for the queue's RabbitMQ.
+fn queue_authority(loaded: &Loaded) -> Option<Fault> {
+    const KEY: &str = "amqp.ca_file";
+    let named = loaded.provisional().intake.as_ref()?.ca_file.as_deref()?;
+    let refused = tls::client(Some(named)).err()?;
     Some(loaded.fault(KEY, &format!("{KEY}: {refused}")))
 }
 

@@ -55,7 +55,7 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(match built {
             BuildError::State(error) => of_state(error),
             BuildError::Open(error) => of_opening(error),
-            BuildError::Mail(_) | BuildError::Robots(_) => USAGE,
+            BuildError::Mail(_) | BuildError::Robots(_) | BuildError::Queue(_) => USAGE,
         });
     }
     if let Some(failure) = cause.downcast_ref() {

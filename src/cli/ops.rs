@@ -80,6 +80,10 @@ pub(super) struct RevokeArgs {
     json: bool,
 }
 
+/// Messages of the queue that were not taken, as many as fit the screen, and what is shown of each; `--json` has more.
+const MAX_UNTAKEN: usize = 3;
+const MAX_DETAIL_CHARS: usize = 30;
+
 /// How a server is, as far as it is shown.
 #[derive(Deserialize)]
 struct Status {
@@ -109,6 +113,21 @@ struct Status {
     resident_memory_bytes: u64,
     open_files: u64,
     open_files_max: u64,
+    intake: Option<Intake>,
+}
+
+#[derive(Deserialize)]
+struct Intake {
+    state: String,
+    why: Option<String>,
+    untaken: Vec<Untaken>,
+}
+
+#[derive(Deserialize)]
+struct Untaken {
+    at: String,
+    reason: String,
+    detail: String,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +216,7 @@ impl Status {
         let listens = if self.listens.is_empty() { "nowhere".to_owned() } else { self.listens.join(" and ") };
         let Connections { sse, poll, ws } = self.connections;
         let why = self.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        let lines = [
+        let mut lines = vec![
             ("Tidings", format!("{} is {}{why}", self.version, self.status)),
             ("since", format!("{} ({})", self.started_at, uptime(self.uptime_s))),
             ("listens on", listens),
@@ -255,7 +274,17 @@ impl Status {
                 ),
             ),
         ];
-        lines.map(|(name, value)| format!("{name:>10}  {value}")).join("\n")
+        if let Some(Intake { state, why, untaken }) = &self.intake {
+            let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            lines.push(("queue", format!("{state}{why}")));
+            lines.extend(untaken.iter().take(MAX_UNTAKEN).map(|Untaken { at, reason, detail }| {
+                let more = if detail.chars().count() > MAX_DETAIL_CHARS { "…" } else { "" };
+                let detail: String = detail.chars().take(MAX_DETAIL_CHARS).collect();
+                ("not taken", format!("{at} {reason}: {detail}{more}"))
+            }));
+        }
+        let lines: Vec<String> = lines.into_iter().map(|(name, value)| format!("{name:>10}  {value}")).collect();
+        lines.join("\n")
     }
 }
 
@@ -287,12 +316,17 @@ mod tests {
             "connections":{"sse":1200,"poll":0,"ws":1},"sockets":1203,"sockets_max":19872,"publishes":1,"deliveries":3,
             "errors":4,"limited":0,"lags":0,"panics":0,"count_drift":0,"revocations":1,"queue_bytes":0,
             "database_bytes":1536,"wal_bytes":0,"disk_free_bytes":1048576,"resident_memory_bytes":1048576,
-            "open_files":12,"open_files_max":20000}"#,
+            "open_files":12,"open_files_max":20000,"intake":{"state":"consuming","why":null,"untaken":[
+              {"at":"2026-11-22T00:00:01.000Z","reason":"invalid","detail":"/titel: is no field of a publish; did you mean title?"},
+              {"at":"2026-11-22T00:00:00.000Z","reason":"bad-json","detail":"it is empty"}]}}"#,
         )
         .expect("a status");
         let told = status.told();
         assert!(told.lines().count() <= 24 && told.lines().all(|line| line.chars().count() <= 80), "{told}");
         assert!(told.starts_with("   Tidings  0.1.0 is degraded: the disk is full\n"), "{told}");
         assert!(told.contains("1,200 SSE, 0 long poll, 1 WebSocket"), "{told}");
+        let queue = "     queue  consuming\n not taken  2026-11-22T00:00:01.000Z invalid: /titel: is no field of a publi…\n not taken  \
+                     2026-11-22T00:00:00.000Z bad-json: it is empty";
+        assert!(told.ends_with(queue), "{told}");
     }
 }

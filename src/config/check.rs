@@ -326,6 +326,7 @@ fn intake_config(o: &mut Overlay) -> Option<intake::Config> {
     let url = o.read("amqp.url", "a text", |v| v.text().map(some_text));
     let queue = o.read("amqp.queue", NAME, name);
     let password_file = o.read("amqp.password_file", "the path of a file, credential:NAME, or empty", path);
+    let ca_file = o.read("amqp.ca_file", "the path of a file, or empty", path);
     let declare = o.read("amqp.declare", "\"passive\" or \"durable\"", declare);
     let dead_letter_exchange = o.read("amqp.dead_letter_exchange", NAME, name);
     let prefetch = u16::try_from(count(o, "amqp.prefetch", 1..=10_000)).expect("its bounds fit");
@@ -351,6 +352,7 @@ fn intake_config(o: &mut Overlay) -> Option<intake::Config> {
         address,
         password_file,
         password,
+        ca_file,
         queue,
         declare,
         dead_letter_exchange,

@@ -293,7 +293,7 @@ mod tests {
                 "--flag: retention.numbers must be a list of categories with a number",
             ),
             ("amqp.url", "localhost", "--flag: amqp.url must be amqp://"),
-            ("amqp.url", "amqps://mq.example", "--flag: amqp.url speaks TLS, which is not built in"),
+            ("amqp.url", "amqps://mq.example", "--flag: amqp.url needs amqp.queue"),
             ("amqp.url", "amqp://a:secret@x", "--flag: amqp.url holds a password"),
             ("amqp.url", "amqp://mq.example", "--flag: amqp.url needs amqp.queue"),
             ("amqp.declare", "force", "--flag: amqp.declare must be \"passive\" or \"durable\""),

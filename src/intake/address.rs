@@ -1,19 +1,28 @@
-//! Where RabbitMQ is: `amqp://[user@]host[:port][/vhost]`.
+//! Where RabbitMQ is: `amqp://[user@]host[:port][/vhost]`, or `amqps://` where it speaks TLS.
 //!
 //! **Invariant**: a password never stands here: settings are shown and files of settings can be read by everybody.
 
 use percent_encoding::percent_decode_str;
 
-/// The port that RabbitMQ listens on.
+/// The ports that RabbitMQ listens on, without TLS and with it.
 const PORT: u16 = 5672;
+pub(super) const TLS_PORT: u16 = 5671;
 /// RabbitMQ's own user, who may come from its own machine only.
 const GUEST: &str = "guest";
 /// The virtual host that RabbitMQ makes.
 const VHOST: &str = "/";
 
+/// Whether TLS is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Amqp,
+    Amqps,
+}
+
 /// Where RabbitMQ is, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
+    pub scheme: Scheme,
     pub user: String,
     /// A name or an address; IPv6 without its brackets.
     pub host: String,
@@ -25,15 +34,13 @@ pub struct Address {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressFault {
     #[error(
-        "speaks TLS, which is not built in: let RabbitMQ listen on this machine or in a network of its own, or put a \
-         tunnel (stunnel, WireGuard) before it, and write amqp://"
-    )]
-    Tls,
-    #[error(
         "holds a password, which everybody who reads settings would see: put it into a file and name that as amqp.password_file"
     )]
     Password,
-    #[error("must be amqp://[user@]host[:port][/vhost], percent-encoded, such as amqp://tidings@127.0.0.1/%2F")]
+    #[error(
+        "must be amqp://[user@]host[:port][/vhost], percent-encoded, or amqps:// for TLS, such as \
+         amqp://tidings@127.0.0.1/%2F"
+    )]
     Form,
 }
 
@@ -43,10 +50,11 @@ impl Address {
     /// # Errors
     /// [`AddressFault`]; its text goes on from the setting's name.
     pub fn parse(text: &str) -> Result<Self, AddressFault> {
-        if text.starts_with("amqps://") {
-            return Err(AddressFault::Tls);
-        }
-        let rest = text.strip_prefix("amqp://").ok_or(AddressFault::Form)?;
+        let schemes = [("amqp://", Scheme::Amqp, PORT), ("amqps://", Scheme::Amqps, TLS_PORT)];
+        let (rest, scheme, usual) = schemes
+            .into_iter()
+            .find_map(|(prefix, scheme, usual)| Some((text.strip_prefix(prefix)?, scheme, usual)))
+            .ok_or(AddressFault::Form)?;
         let (authority, vhost) = match rest.split_once('/') {
             Some((authority, vhost)) => (authority, Some(vhost)),
             None => (rest, None),
@@ -61,10 +69,10 @@ impl Address {
             Some(vhost) => decoded(vhost)?,
             None => VHOST.to_owned(),
         };
-        let (host, port) = place_of(place).ok_or(AddressFault::Form)?;
+        let (host, port) = place_of(place, usual).ok_or(AddressFault::Form)?;
         let names_fit =
             [&user, &host, &vhost].iter().all(|name| !name.is_empty() && name.len() <= super::MAX_NAME_BYTES);
-        if names_fit { Ok(Self { user, host, port, vhost }) } else { Err(AddressFault::Form) }
+        if names_fit { Ok(Self { scheme, user, host, port, vhost }) } else { Err(AddressFault::Form) }
     }
 }
 
@@ -73,8 +81,8 @@ fn decoded(text: &str) -> Result<String, AddressFault> {
     if text.contains(char::is_control) { Err(AddressFault::Form) } else { Ok(text.into_owned()) }
 }
 
-/// `host`, `host:port`, `[::1]`, `[::1]:port`.
-fn place_of(place: &str) -> Option<(String, u16)> {
+/// `host`, `host:port`, `[::1]`, `[::1]:port`; the port is the usual one where none stands.
+fn place_of(place: &str, usual: u16) -> Option<(String, u16)> {
     let (host, port) = if let Some(rest) = place.strip_prefix('[') {
         let (host, port) = rest.split_once(']')?;
         host.parse::<std::net::Ipv6Addr>().ok()?;
@@ -86,7 +94,7 @@ fn place_of(place: &str) -> Option<(String, u16)> {
         }
     };
     let is_host = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b));
-    let port = port.map_or(Some(PORT), |port| port.parse().ok().filter(|port| *port > 0))?;
+    let port = port.map_or(Some(usual), |port| port.parse().ok().filter(|port| *port > 0))?;
     is_host.then(|| (host.to_owned(), port))
 }
 
@@ -97,13 +105,16 @@ mod tests {
     #[test]
     fn an_address_is_read_with_its_defaults() {
         let read = |text: &str| {
-            Address::parse(text).map(|Address { user, host, port, vhost }| format!("{user} {host} {port} {vhost}"))
+            Address::parse(text)
+                .map(|Address { scheme, user, host, port, vhost }| format!("{scheme:?} {user} {host} {port} {vhost}"))
         };
         for (text, expected) in [
-            ("amqp://localhost", "guest localhost 5672 /"),
-            ("amqp://127.0.0.1:5673", "guest 127.0.0.1 5673 /"),
-            ("amqp://tidings@mq.example/centre", "tidings mq.example 5672 centre"),
-            ("amqp://a%40b@[::1]:1/%2F", "a@b ::1 1 /"),
+            ("amqp://localhost", "Amqp guest localhost 5672 /"),
+            ("amqp://127.0.0.1:5673", "Amqp guest 127.0.0.1 5673 /"),
+            ("amqp://tidings@mq.example/centre", "Amqp tidings mq.example 5672 centre"),
+            ("amqp://a%40b@[::1]:1/%2F", "Amqp a@b ::1 1 /"),
+            ("amqps://tidings@mq.example", "Amqps tidings mq.example 5671 /"),
+            ("amqps://[::1]:1/x", "Amqps guest ::1 1 x"),
         ] {
             assert_eq!(read(text).as_deref(), Ok(expected), "{text}");
         }
@@ -111,13 +122,16 @@ mod tests {
 
     #[test]
     fn what_is_none_says_why() {
-        assert_eq!(Address::parse("amqps://mq.example"), Err(AddressFault::Tls));
-        assert_eq!(Address::parse("amqp://a:b@mq.example"), Err(AddressFault::Password));
+        for secret in ["amqp://a:b@mq.example", "amqps://a:b@mq.example"] {
+            assert_eq!(Address::parse(secret), Err(AddressFault::Password), "{secret}");
+        }
         for bad in [
             "",
             "amqp://",
             "amqp:///x",
             "http://x",
+            "amqps://",
+            "amqpss://x",
             "amqp://x:y",
             "amqp://x:0",
             "amqp://[x]",

@@ -8,10 +8,10 @@ use std::time::Duration;
 use lapin::message::Delivery;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, ExchangeKind};
 
 use super::Config;
-use super::session::{Lost, connect, within};
+use super::line::{Line, Lost, within};
 use super::verdict::Poison;
 
 /// How long RabbitMQ may take to confirm a dead letter.
@@ -28,7 +28,7 @@ pub(super) struct Letters {
     exchange: ShortString,
     queue: String,
     /// Closes the channel when it goes.
-    _connection: Connection,
+    _line: Line,
 }
 
 /// What became of a dead letter.
@@ -46,15 +46,15 @@ impl Letters {
     /// # Errors
     /// [`Lost`].
     pub async fn open(config: &Config, exchange: &str) -> Result<Self, Lost> {
-        let connection = connect(config, "tidings dead letters").await?;
-        let channel = within("opening a channel for dead letters", connection.create_channel()).await?;
+        let line = Line::open(config, "tidings dead letters").await?;
+        let channel = within("opening a channel for dead letters", line.connection.create_channel()).await?;
         let exchange = ShortString::from(exchange);
         let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
         // RabbitMQ looks at the name alone.
         let declared = channel.exchange_declare(exchange.clone(), ExchangeKind::Fanout, passive, FieldTable::default());
         within("looking for the dead-letter exchange", declared).await?;
         within("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(Self { channel, exchange, queue: config.queue.clone(), _connection: connection })
+        Ok(Self { channel, exchange, queue: config.queue.clone(), _line: line })
     }
 
     /// Posts a message with the reason. It bears the routing key that it came with.

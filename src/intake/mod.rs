@@ -7,18 +7,28 @@
 //!
 //! **Invariant**: a message is acknowledged only after its publish is durable, or after RabbitMQ has confirmed that it holds
 //! the message among the dead letters. Whatever dies in between, the message comes again, and its id makes that harmless.
-//! **Invariant**: what is on its way is bounded by `prefetch` messages; each holds its body until it is settled.
+//! **Invariant**: what is on its way is bounded by `prefetch` messages of `max_message` bytes. RabbitMQ has no bound in bytes,
+//! and lapin puts a message together before we see it; where larger ones take more room than that, the connection is cut and
+//! they are taken one at a time (`session`).
+//! **Invariant**: what goes wrong with one message is that message's: a fault of ours too (`attempts`).
 //!
-//! Deliberately not here: declaring anything but the queue, and that only where settings ask for it; TLS (a second tree of
-//! crates for what a tunnel does); lapin's own recovery, which each of its releases mends.
+//! Deliberately not here: declaring anything but the queue, and that only where settings ask for it; lapin's own TLS (a second
+//! tree of crates for certificates; `line` has ours); lapin's own recovery, which each of its releases mends.
 //!
-//! Rank 4: imports the broker, never the store. The crate `lapin` is fenced to it, and the feature `amqp` builds it.
+//! Rank 4: imports the broker, never the store. The crates `lapin`, `async_rs` and `futures_io` are fenced to it, and the
+//! feature `amqp` builds it.
 
+#[cfg(feature = "amqp")]
+mod acks;
 mod address;
+#[cfg(feature = "amqp")]
+mod attempts;
 #[cfg(feature = "amqp")]
 mod backoff;
 #[cfg(feature = "amqp")]
 mod letters;
+#[cfg(feature = "amqp")]
+mod line;
 #[cfg(feature = "amqp")]
 mod message;
 #[cfg(feature = "amqp")]
@@ -30,7 +40,7 @@ mod verdict;
 
 use std::path::PathBuf;
 
-pub use address::{Address, AddressFault};
+pub use address::{Address, AddressFault, Scheme};
 #[cfg(feature = "amqp")]
 pub use supervisor::start;
 
@@ -45,6 +55,8 @@ pub struct Config {
     pub password_file: Option<PathBuf>,
     /// Filled in by the server, from the file.
     pub password: Option<Password>,
+    /// Certificates in PEM that are trusted besides those of this machine, where TLS is spoken. Read anew for each connection.
+    pub ca_file: Option<PathBuf>,
     pub queue: String,
     pub declare: Declare,
     /// Where messages go that never can be taken; `None` rejects them, so that the queue's own dead-lettering takes them.

@@ -1,106 +1,79 @@
-//! One connection to RabbitMQ, from its opening to its loss or the drain.
+//! One session with RabbitMQ, from its opening to its loss or the drain.
 //!
 //! Messages are worked on side by side, in the order in which they came as far as they enter the writer's queue, and are
-//! acknowledged in whatever order they are durable. A message that can't be taken now waits here, unacknowledged, and takes
-//! up one of the places that `prefetch` gives: so a full disk stops the intake by itself, and nothing is sent back and forth.
+//! acknowledged as they become durable, many at once (`acks`). A message that can't be taken now waits here, unacknowledged,
+//! and takes up one of the places that `prefetch` gives: so a full disk stops the intake by itself, and nothing is sent back
+//! and forth.
+//!
+//! **Invariant**: bodies that are held come to `prefetch` × `max_message` bytes at most, and to one message beside that. RabbitMQ
+//! counts messages and not bytes, so those beyond `max_message` are counted here: where they come to more, the connection is
+//! cut, everything unacknowledged goes back into the queue, and the next session is careful: it takes one message at a time
+//! until as many as were on their way have been ordinary ones.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
-use lapin::{Channel, Connection, ConnectionProperties, Consumer};
+use lapin::{Channel, Consumer};
 use parking_lot::Mutex;
 
+use super::acks::{Acks, Words};
+use super::attempts::Attempts;
 use super::backoff::Backoff;
 use super::letters::{Letters, Posted};
+use super::line::{Line, Lost, within};
 use super::verdict::{Poison, Verdict};
 use super::{Config, Declare, message};
-use crate::broker::{Broker, Idempotency, IntakeState, Meanwhile, hash_body};
+use crate::broker::{Broker, Idempotency, IntakeState, Meanwhile, Untaken, Went, hash_body};
 use crate::lifecycle::Lifecycle;
 use crate::model::{Identity, Timestamp};
 use crate::wire::queue;
 
-/// How long RabbitMQ may take for one step of opening or closing.
-const ANSWER: Duration = Duration::from_secs(15);
-/// Silence after which a connection counts as lost is twice this; RabbitMQ may ask for less.
-const HEARTBEAT_S: u16 = 20;
-/// How long the drain waits for messages that are being published, and then for RabbitMQ to hear of it.
+/// How long the drain waits for messages that came, and then for RabbitMQ to hear of it.
 const FINISH: Duration = Duration::from_secs(3);
 const CLOSE: Duration = Duration::from_secs(1);
 /// Waits between two attempts at a message that can't be taken now.
 const RETRIES: Backoff =
     Backoff { least: Duration::from_millis(100), first: Duration::from_millis(500), longest: Duration::from_secs(5) };
-/// The password of RabbitMQ's own user.
-const GUEST: &str = "guest";
 /// Names the route to idempotency keys: the same key may be used over HTTP.
 const ROUTE: &str = "queue";
 /// "OK" to RabbitMQ when a connection is closed (AMQP 0-9-1, `reply-success`).
 const SUCCESS: u16 = 200;
+/// Messages on their way in a careful session.
+const ONE: u16 = 1;
 
-/// Why the queue is not consumed any more.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Lost {
-    #[error("RabbitMQ did not answer in time while {0}")]
-    Silent(&'static str),
-    #[error("{doing} failed: {source}")]
-    Amqp { doing: &'static str, source: Box<lapin::Error> },
-    #[error("RabbitMQ ended the consumer: was the queue deleted, or its node stopped?")]
-    Cancelled,
-    #[error("the session panicked; the log has where")]
-    Panic,
+/// How many messages are taken at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As many as settings allow.
+    Ordinary,
+    /// One, whatever its size.
+    Careful,
 }
 
 /// How a session ended.
 pub(super) enum Ended {
     /// The server shuts down; what was being published is settled.
     Drained,
+    /// It was careful, and need not be any more.
+    Calm,
     /// So many messages were settled before.
     Lost { settled: u64, lost: Lost },
 }
 
-/// Gives a step of the protocol its time.
-pub(super) async fn within<T>(
-    doing: &'static str,
-    step: impl Future<Output = Result<T, lapin::Error>>,
-) -> Result<T, Lost> {
-    let done = tokio::time::timeout(ANSWER, step).await.map_err(|_| Lost::Silent(doing))?;
-    done.map_err(|source| Lost::Amqp { doing, source: Box::new(source) })
-}
-
-/// Connects. `name` is what RabbitMQ shows of the connection.
-pub(super) async fn connect(config: &Config, name: &str) -> Result<Connection, Lost> {
-    let address = &config.address;
-    let password = config.password.as_ref().map_or(GUEST, |password| &password.0);
-    let uri = AMQPUri {
-        scheme: AMQPScheme::AMQP,
-        authority: AMQPAuthority {
-            userinfo: AMQPUserInfo { username: address.user.clone(), password: password.to_owned() },
-            host: address.host.clone(),
-            port: address.port,
-        },
-        vhost: address.vhost.clone(),
-        query: AMQPQueryString {
-            heartbeat: Some(HEARTBEAT_S),
-            connection_timeout: u64::try_from(ANSWER.as_millis()).ok(),
-            ..AMQPQueryString::default()
-        },
-    };
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    within("connecting", Connection::connect_uri(uri, properties)).await
-}
-
-/// A connection that consumes.
+/// A session that is open.
 pub(super) struct Session {
     broker: Broker,
     config: Config,
     lifecycle: Lifecycle,
+    pace: Pace,
     letters: Option<Letters>,
     settled: AtomicU64,
     waiting: Mutex<Waiting>,
@@ -113,92 +86,188 @@ struct Waiting {
     since: Option<Timestamp>,
 }
 
+/// A message that was carried through to its end, as far as it came.
+struct Done {
+    /// Its number on the channel.
+    tag: u64,
+    bytes: u64,
+    end: End,
+}
+
+enum End {
+    /// It is to be acknowledged, and counted as this.
+    Taken(&'static str),
+    /// RabbitMQ was told.
+    Rejected,
+    /// It comes again.
+    Left,
+}
+
+/// What is on its way in a session.
+#[derive(Default)]
+struct Held {
+    /// Of bodies.
+    bytes: u64,
+    acks: Acks,
+    /// Messages of ordinary size that were settled one after the other.
+    calm: u64,
+}
+
 impl Session {
     /// Connects and consumes until the connection is lost or the drain begins.
-    pub async fn run(broker: Broker, config: Config, lifecycle: Lifecycle) -> Ended {
+    pub async fn run(broker: Broker, config: Config, lifecycle: Lifecycle, pace: Pace) -> Ended {
         let opened = tokio::select! {
             biased;
             () = lifecycle.draining() => return Ended::Drained,
-            opened = open(&config) => opened,
+            opened = open(&config, pace) => opened,
         };
-        let (connection, channel, consumer, letters) = match opened {
+        let (line, channel, consumer, letters) = match opened {
             Ok(opened) => opened,
             Err(lost) => return Ended::Lost { settled: 0, lost },
         };
-        tracing::info!(queue = config.queue, host = config.address.host, "Consuming the queue");
+        match pace {
+            Pace::Ordinary => tracing::info!(queue = config.queue, host = config.address.host, "Consuming the queue"),
+            Pace::Careful => tracing::info!(
+                queue = config.queue,
+                host = config.address.host,
+                "Consuming the queue, one message at a time for a while"
+            ),
+        }
         broker.tell_intake(IntakeState::Consuming);
-        let this = Self { broker, config, lifecycle, letters, settled: AtomicU64::new(0), waiting: Mutex::default() };
+        let (settled, waiting) = (AtomicU64::new(0), Mutex::default());
+        let this = Self { broker, config, lifecycle, pace, letters, settled, waiting };
         let ended = this.consume(&channel, consumer).await;
+        if let Err(Lost::Flooded(_)) = ended {
+            line.cut();
+        }
         // What was not acknowledged goes back into the queue with the connection.
-        let _ = tokio::time::timeout(CLOSE, connection.close(SUCCESS, "OK".into())).await;
+        let _ = tokio::time::timeout(CLOSE, line.connection.close(SUCCESS, "OK".into())).await;
         match ended {
-            Ok(()) => Ended::Drained,
+            Ok(ended) => ended,
             Err(lost) => Ended::Lost { settled: this.settled.load(Ordering::Relaxed), lost },
         }
     }
 
-    /// Takes messages until the drain; then settles those that are being published.
-    async fn consume(&self, channel: &Channel, mut consumer: Consumer) -> Result<(), Lost> {
+    /// Takes messages until the drain, or until there is no need to be careful; then settles those that have come.
+    async fn consume(&self, channel: &Channel, mut consumer: Consumer) -> Result<Ended, Lost> {
         let mut working = FuturesUnordered::new();
-        loop {
+        let mut held = Held::default();
+        let ended = loop {
             tokio::select! {
                 biased;
-                () = self.lifecycle.draining() => break,
-                Some(settled) = working.next(), if !working.is_empty() => settled?,
+                () = self.lifecycle.draining() => break Ended::Drained,
+                Some(first) = working.next(), if !working.is_empty() => {
+                    let mut done = vec![first?];
+                    // What became durable with the same commit is told with it.
+                    while let Some(Some(next)) = working.next().now_or_never() {
+                        done.push(next?);
+                    }
+                    self.tell(channel, &mut held, done).await?;
+                    if self.pace == Pace::Careful && held.calm >= u64::from(self.config.prefetch) {
+                        break Ended::Calm;
+                    }
+                }
                 delivery = consumer.next() => match delivery {
-                    Some(Ok(delivery)) => working.push(self.settle(delivery)),
+                    Some(Ok(delivery)) => {
+                        held.bytes += size(&delivery);
+                        self.check_room(held.bytes)?;
+                        working.push(self.settle(delivery));
+                    }
                     Some(Err(source)) => return Err(Lost::Amqp { doing: "consuming", source: Box::new(source) }),
                     None => return Err(Lost::Cancelled),
                 },
             }
-        }
+        };
+        // What was sent ahead is settled too: a message without a name that comes again may be taken for another.
         let finish = async {
             channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await.ok();
-            while let Some(settled) = working.next().await {
-                settled?;
+            while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
+                held.bytes += size(&delivery);
+                working.push(self.settle(delivery));
+            }
+            while let Some(done) = working.next().await {
+                self.tell(channel, &mut held, vec![done?]).await?;
             }
             Ok(())
         };
         // What is not settled by then comes again.
-        tokio::time::timeout(FINISH, finish).await.unwrap_or(Ok(()))
+        tokio::time::timeout(FINISH, finish).await.unwrap_or(Ok(()))?;
+        Ok(ended)
     }
 
-    /// Carries one message through to its end. Without one it is left to come again.
-    async fn settle(&self, delivery: Delivery) -> Result<(), Lost> {
-        let Some(verdict) = self.decided(&delivery).await else { return Ok(()) };
-        let outcome = match verdict {
-            Verdict::Published => "published",
-            Verdict::Duplicate => "duplicate",
-            Verdict::Later(_) => return Ok(()),
-            Verdict::Poison(poison) => match &self.letters {
+    /// Whether so many bytes may be held.
+    fn check_room(&self, bytes: u64) -> Result<(), Lost> {
+        let most = u64::from(self.config.prefetch) * u64::try_from(self.config.max_message).unwrap_or(u64::MAX);
+        if self.pace == Pace::Ordinary && bytes > most { Err(Lost::Flooded(most)) } else { Ok(()) }
+    }
+
+    /// Carries one message through to its end. Its body goes with it.
+    async fn settle(&self, delivery: Delivery) -> Result<Done, Lost> {
+        let (tag, bytes) = (delivery.delivery_tag, size(&delivery));
+        let end = match self.decided(&delivery).await {
+            None | Some(Verdict::Later(_)) => End::Left,
+            Some(Verdict::Published) => End::Taken("published"),
+            Some(Verdict::Duplicate) => End::Taken("duplicate"),
+            Some(Verdict::Poison(poison)) => match &self.letters {
                 Some(letters) => match self.post(letters, &delivery, &poison).await? {
-                    Some(()) => "dead_lettered",
-                    None => return Ok(()),
+                    Some(()) => End::Taken("dead_lettered"),
+                    None => End::Left,
                 },
                 None => {
-                    tell_poison(&delivery, &poison, "A message of the queue was rejected");
+                    self.tell_poison(&delivery, &poison, Went::Rejected);
                     let options = BasicRejectOptions { requeue: false };
-                    acknowledged("rejecting", delivery.acker.reject(options).await)?;
-                    self.count("rejected");
-                    return Ok(());
+                    match delivery.acker.reject(options).await {
+                        Ok(true) => End::Rejected,
+                        // It comes again.
+                        Ok(false) => return Err(Lost::Cancelled),
+                        Err(source) => return Err(Lost::Amqp { doing: "rejecting", source: Box::new(source) }),
+                    }
                 }
             },
         };
-        acknowledged("acknowledging", delivery.acker.ack(BasicAckOptions::default()).await)?;
-        self.count(outcome);
-        Ok(())
+        Ok(Done { tag, bytes, end })
     }
 
-    fn count(&self, outcome: &'static str) {
-        self.settled.fetch_add(1, Ordering::Relaxed);
-        self.broker.metrics().intake.get_or_create(&[("outcome", outcome)]).inc();
+    /// Acknowledges what is settled, in as few words as that takes.
+    async fn tell(&self, channel: &Channel, held: &mut Held, done: Vec<Done>) -> Result<(), Lost> {
+        let (mut settled, mut outcomes) = (Vec::with_capacity(done.len()), Vec::with_capacity(done.len()));
+        for Done { tag, bytes, end } in done {
+            held.bytes -= bytes;
+            let is_ordinary = usize::try_from(bytes).is_ok_and(|bytes| bytes <= self.config.max_message);
+            held.calm = if is_ordinary { held.calm + 1 } else { 0 };
+            match end {
+                End::Taken(outcome) => {
+                    settled.push(tag);
+                    outcomes.push(outcome);
+                }
+                End::Rejected => {
+                    held.acks.told(tag);
+                    outcomes.push("rejected");
+                }
+                End::Left => {}
+            }
+        }
+        let Words { upto, single } = held.acks.settle(settled);
+        let words = upto.map(|tag| (tag, true)).into_iter().chain(single.into_iter().map(|tag| (tag, false)));
+        let told = words.map(|(tag, multiple)| channel.basic_ack(tag, BasicAckOptions { multiple }));
+        // Where it can't be sent the connection is lost, and what is not told comes again.
+        try_join_all(told).await.map_err(|source| Lost::Amqp { doing: "acknowledging", source: Box::new(source) })?;
+        for outcome in outcomes {
+            self.settled.fetch_add(1, Ordering::Relaxed);
+            self.broker.metrics().intake.get_or_create(&[("outcome", outcome)]).inc();
+        }
+        Ok(())
     }
 
     /// Tries until it is known what becomes of the message; `None` where the drain came first.
     async fn decided(&self, delivery: &Delivery) -> Option<Verdict> {
         let mut trouble = Trouble { session: self, attempt: 0 };
+        let mut attempts = Attempts::default();
         loop {
-            match self.publish(delivery).await {
+            let panicked = || {
+                self.broker.metrics().panics.inc();
+            };
+            match attempts.make(self.publish(delivery), panicked).await {
                 Verdict::Later(why) => trouble.wait(&why).await?,
                 verdict => {
                     trouble.over();
@@ -247,24 +316,46 @@ impl Session {
             }
         }
         trouble.over();
-        tell_poison(delivery, poison, "A message of the queue went to the dead letters");
+        self.tell_poison(delivery, poison, Went::DeadLettered);
         Ok(Some(()))
+    }
+
+    /// Never what the message says: only what is wrong with it.
+    fn tell_poison(&self, delivery: &Delivery, poison: &Poison, went: Went) {
+        let id = delivery.properties.message_id().as_ref().map(|id| id.as_str());
+        let (reason, detail, bytes) = (poison.reason, poison.detail.as_str(), size(delivery));
+        match went {
+            Went::DeadLettered => {
+                tracing::warn!(reason, detail, id, bytes, "A message of the queue went to the dead letters");
+            }
+            Went::Rejected => tracing::warn!(reason, detail, id, bytes, "A message of the queue was rejected"),
+        }
+        let (at, id) = (self.broker.clock().now(), id.map(str::to_owned));
+        self.broker.tell_untaken(Untaken { at, reason, detail: detail.to_owned(), id, bytes, went });
     }
 }
 
-async fn open(config: &Config) -> Result<(Connection, Channel, Consumer, Option<Letters>), Lost> {
+fn size(delivery: &Delivery) -> u64 {
+    u64::try_from(delivery.data.len()).unwrap_or(u64::MAX)
+}
+
+async fn open(config: &Config, pace: Pace) -> Result<(Line, Channel, Consumer, Option<Letters>), Lost> {
     let letters = match &config.dead_letter_exchange {
         Some(exchange) => Some(Letters::open(config, exchange).await?),
         None => None,
     };
-    let connection = connect(config, "tidings").await?;
-    let channel = within("opening a channel", connection.create_channel()).await?;
+    let line = Line::open(config, "tidings").await?;
+    let channel = within("opening a channel", line.connection.create_channel()).await?;
     if config.declare == Declare::Durable {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         let declared = channel.queue_declare(config.queue.as_str().into(), options, FieldTable::default());
         within("declaring the queue", declared).await?;
     }
-    within("bounding what is sent ahead", channel.basic_qos(config.prefetch, BasicQosOptions::default())).await?;
+    let ahead = match pace {
+        Pace::Ordinary => config.prefetch,
+        Pace::Careful => ONE,
+    };
+    within("bounding what is sent ahead", channel.basic_qos(ahead, BasicQosOptions::default())).await?;
     let consumer = channel.basic_consume(
         config.queue.as_str().into(),
         "tidings".into(),
@@ -272,22 +363,7 @@ async fn open(config: &Config) -> Result<(Connection, Channel, Consumer, Option<
         FieldTable::default(),
     );
     let consumer = within("consuming the queue", consumer).await?;
-    Ok((connection, channel, consumer, letters))
-}
-
-/// An acknowledgement that could not be sent means that the connection is lost: the message comes again.
-fn acknowledged(doing: &'static str, sent: Result<bool, lapin::Error>) -> Result<(), Lost> {
-    match sent {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Lost::Cancelled),
-        Err(source) => Err(Lost::Amqp { doing, source: Box::new(source) }),
-    }
-}
-
-/// Never what the message says: only what is wrong with it.
-fn tell_poison(delivery: &Delivery, poison: &Poison, told: &'static str) {
-    let id = delivery.properties.message_id().as_ref().map(|id| id.as_str());
-    tracing::warn!(reason = poison.reason, detail = poison.detail, id, bytes = delivery.data.len(), "{told}");
+    Ok((line, channel, consumer, letters))
 }
 
 /// A message that can't be taken now, as long as that is so.

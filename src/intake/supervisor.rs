@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::Config;
 use super::backoff::Backoff;
-use super::session::{Ended, Lost, Session};
+use super::line::Lost;
+use super::session::{Ended, Pace, Session};
 use crate::broker::{Broker, IntakeState};
 use crate::lifecycle::Lifecycle;
 
@@ -25,23 +26,30 @@ pub fn start(broker: Broker, config: Config, lifecycle: &Lifecycle) {
 }
 
 async fn supervise(broker: Broker, config: Config, lifecycle: Lifecycle) {
-    let (mut attempt, mut since) = (0, None);
+    let (mut attempt, mut since, mut pace) = (0, None, Pace::Ordinary);
     loop {
         // A task of its own: a panic ends the session, and no more.
-        let session = Session::run(broker.clone(), config.clone(), lifecycle.clone());
+        let session = Session::run(broker.clone(), config.clone(), lifecycle.clone(), pace);
         let (settled, lost) = match lifecycle.spawn_edge(session).await {
             Ok(Ended::Drained) => break,
+            Ok(Ended::Calm) => {
+                (attempt, since, pace) = (0, None, Pace::Ordinary);
+                continue;
+            }
             Ok(Ended::Lost { settled, lost }) => (settled, lost),
             Err(_) => {
                 broker.metrics().panics.inc();
                 (0, Lost::Panic)
             }
         };
+        if let Lost::Flooded(_) = lost {
+            pace = Pace::Careful;
+        }
         if settled > 0 {
             (attempt, since) = (0, None);
         }
         let since = *since.get_or_insert_with(|| broker.clock().now());
-        broker.tell_intake(IntakeState::Reconnecting { since });
+        broker.tell_intake(IntakeState::Reconnecting { since, why: lost.to_string() });
         let wait = RECONNECTS.thrown(attempt);
         tracing::warn!(
             queue = config.queue,

@@ -39,7 +39,13 @@ impl Poison {
             Some((end, _)) => format!("{}…", &detail[..end]),
             None => detail.to_owned(),
         };
-        Self { reason, detail }
+        // It may repeat the name of a field, and is shown on terminals.
+        Self { reason, detail: detail.replace(char::is_control, "\u{fffd}") }
+    }
+
+    /// A fault of ours, so many times.
+    pub fn internal(tries: u32) -> Self {
+        Self::new("internal", &format!("the server failed {tries} times at it; its log has where"))
     }
 
     pub fn too_large(bytes: usize, most: usize) -> Self {
@@ -120,8 +126,12 @@ mod tests {
 
     #[test]
     fn what_passes_is_tried_again_and_what_does_not_is_poison() {
-        for passes in [BrokerError::StorageFull, BrokerError::StorageStopped, BrokerError::Storage("secret".to_owned())]
-        {
+        for passes in [
+            BrokerError::StorageFull,
+            BrokerError::StorageStopped,
+            BrokerError::TooManyExpansions,
+            BrokerError::Storage("secret".to_owned()),
+        ] {
             let verdict = Verdict::from(passes);
             assert!(matches!(&verdict, Verdict::Later(why) if !why.contains("secret")), "{verdict:?}");
         }
@@ -144,5 +154,7 @@ mod tests {
             "{poison:?}"
         );
         assert!(Poison::from(BodyError::Syntax("x".to_owned())).detail.contains('x'));
+        let field = ContentError { pointer: "/\u{1b}[2J\n".to_owned(), detail: "is not known".to_owned() };
+        assert_eq!(Poison::from(BodyError::Fields(vec![field])).detail, "/\u{fffd}[2J\u{fffd}: is not known");
     }
 }

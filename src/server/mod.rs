@@ -43,6 +43,7 @@ use crate::http::{self, App, Process};
 use crate::intake::{self, Password};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
+use crate::tls::{self, TrustError};
 
 /// Connections of the command line, and of those who watch, each.
 const OPERATOR_CONNECTIONS: usize = 32;
@@ -101,6 +102,8 @@ pub enum BuildError {
     Mail(#[from] email::ConfigFault),
     #[error(transparent)]
     Robots(#[from] RobotError),
+    #[error("[amqp] ca_file: {0}")]
+    Queue(TrustError),
 }
 
 /// How a server ended.
@@ -138,6 +141,9 @@ impl Server {
         // Made before the log is opened, so that a set-up that can't work refuses the start.
         let clock = Clock::system();
         let carriers = config.carriers(&clock)?;
+        if let Some(file) = config.intake.as_ref().and_then(|intake| intake.ca_file.as_deref()) {
+            tls::client(Some(file)).map_err(BuildError::Queue)?;
+        }
         config.broker.operator_secret = Some(OperatorSecret(state.new_operator_credential()?));
         let (metrics, lifecycle) = (Arc::new(Metrics::default()), Lifecycle::default());
         let broker = Broker::open(state.path(), config.broker.clone(), clock, metrics.clone(), &lifecycle).await?;

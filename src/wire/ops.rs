@@ -112,6 +112,31 @@ pub struct StatusBody {
     pub resident_memory_bytes: i64,
     pub open_files: i64,
     pub open_files_max: i64,
+    /// How the queue is consumed; `None` where none is.
+    pub intake: Option<IntakeBody>,
+}
+
+/// How the queue is consumed.
+#[derive(Clone, Debug, Serialize)]
+pub struct IntakeBody {
+    /// As `/readyz` tells it.
+    pub state: String,
+    /// Why it is not consumed.
+    pub why: Option<String>,
+    /// Messages that never could be taken, since the start: the newest first, and the newest alone.
+    pub untaken: Vec<UntakenBody>,
+}
+
+/// A message of the queue that never could be taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct UntakenBody {
+    pub at: String,
+    pub reason: &'static str,
+    pub detail: String,
+    pub id: Option<String>,
+    pub bytes: u64,
+    /// `dead_lettered` or `rejected`.
+    pub went: &'static str,
 }
 
 /// Live subscribers by transport.

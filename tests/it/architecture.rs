@@ -49,12 +49,14 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tower_http", &["http"]),
     ("matchit", &["http"]),
     ("tokio_tungstenite", &["http", "cli"]), // `cli` as a client: `doctor --via`
-    ("tokio_rustls", &["tls", "deliver", "cli"]), // both as clients, with the one configuration of `tls`
+    ("tokio_rustls", &["tls", "deliver", "intake", "cli"]), // all as clients, with the one configuration of `tls`
     ("rustls_native_certs", &["tls"]),
     ("governor", &["http"]),
     ("minijinja", &["broker"]),
     ("lettre", &["deliver"]),
     ("lapin", &["intake"]),
+    ("async_rs", &["intake"]),
+    ("futures_io", &["intake"]),
     ("clap", &["cli", "main"]),
     ("anyhow", &["cli", "main"]),
     ("clap_complete", &["cli"]),

@@ -3,13 +3,15 @@
 use http::{Response, StatusCode};
 use tokio::sync::oneshot;
 
-use crate::broker::Health;
+use crate::broker::{Broker, Health, IntakeState};
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::{LIMITS, answer, problem};
 use crate::metrics::Metrics;
 use crate::model::UserId;
-use crate::wire::ops::{Connections, EndedBody, OnlineBody, ReloadedBody, RevokedBody, StatusBody};
+use crate::wire::ops::{
+    Connections, EndedBody, IntakeBody, OnlineBody, ReloadedBody, RevokedBody, StatusBody, UntakenBody,
+};
 use crate::wire::problem::Problem;
 
 /// Users of a page where the caller names no number, and at most.
@@ -56,8 +58,26 @@ pub fn status(call: &Call) -> Response<Body> {
         resident_memory_bytes: metrics.resident_memory.get(),
         open_files: metrics.open_files.get(),
         open_files_max: metrics.open_files_max.get(),
+        intake: intake(broker),
     };
     answer::json(StatusCode::OK, &body)
+}
+
+fn intake(broker: &Broker) -> Option<IntakeBody> {
+    let state = broker.intake()?;
+    let why = match &state {
+        IntakeState::Reconnecting { why, .. } => Some(why.clone()),
+        _ => None,
+    };
+    let told = broker.untaken().into_iter().map(|untaken| UntakenBody {
+        at: untaken.at.to_string(),
+        reason: untaken.reason,
+        detail: untaken.detail,
+        id: untaken.id,
+        bytes: untaken.bytes,
+        went: untaken.went.as_str(),
+    });
+    Some(IntakeBody { state: state.to_string(), why, untaken: told.collect() })
 }
 
 /// `POST /v1/upkeep/reload`.

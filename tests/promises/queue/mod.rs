@@ -75,6 +75,11 @@ fn line(body: &Value, more: Value) -> String {
     format!("{line}\n")
 }
 
+/// How the way in is, as the operator sees it.
+fn told(server: &Server) -> Value {
+    server.operate(Ask::get("/v1/status")).expect(200).json()["intake"].clone()
+}
+
 fn to(user: &str, title: &str) -> Value {
     json!({ "to": { "user": user }, "title": title })
 }
@@ -181,6 +186,9 @@ fn what_comes_by_the_queue_is_taken_or_told_and_the_server_is_ready_all_the_whil
 
     drain(&rabbit, &mut server);
     rejected(&rabbit);
+    nameless_ones_outlive_a_restart(&rabbit);
+    flood(&rabbit);
+    encrypted(&rabbit);
     full_disk(&rabbit);
 }
 
@@ -295,6 +303,13 @@ fn poison(rabbit: &Rabbit, server: &Server) {
     let of = |name: &str| letters.iter().find(|letter| letter["message_id"] == name).expect("it is there");
     assert!(text(of("misspelt"), "x-tidings-detail").contains("/titel"), "{}", of("misspelt"));
     assert_eq!(of("half")["text"], "{\"to\":");
+    // The operator is shown why, too, and nothing of what they say.
+    let shown = told(server);
+    let untaken = shown["untaken"].as_array().expect("a list");
+    assert!(untaken.iter().any(|one| one["id"] == "huge" && one["bytes"] == json!(HUGE)), "{shown}");
+    let misspelt = untaken.iter().find(|one| one["id"] == "misspelt").expect("it is remembered");
+    assert_eq!((&misspelt["reason"], &misspelt["went"]), (&json!("invalid"), &json!("dead_lettered")));
+    assert!(!shown.to_string().contains("hello"), "{shown}");
 }
 
 /// A dead letter that no queue would hold is not thrown away: it waits, the rest flows on, and that is told.
@@ -352,6 +367,101 @@ fn rejected(rabbit: &Rabbit) {
     let letters = rabbit.bury("graveyard");
     assert!(letters[0]["headers"]["x-death"].as_str().is_some_and(|death| death.contains("rejected")), "{letters:?}");
     assert!(server.log().contains("unknown-user"), "{}", server.log());
+    let shown = told(&server);
+    let reasons = [&shown["untaken"][0], &shown["untaken"][1]].map(|one| (&one["reason"], &one["went"]));
+    assert!(reasons.contains(&(&json!("unknown-user"), &json!("rejected"))), "{shown}");
+}
+
+/// Messages that are all the same, and have no name.
+const EQUALS: u64 = 600;
+
+/// Nothing is sent back where Tidings is stopped as it should be: so equal messages without a name stay as many as they were.
+fn nameless_ones_outlive_a_restart(rabbit: &Rabbit) {
+    rabbit.tell(&["setup"]);
+    let equal = line(&to("hana", "the same"), json!({}));
+    rabbit.tell_with(&["publish", "centre"], &equal.repeat(usize::try_from(EQUALS).expect("few")));
+    let mut server = consumer(rabbit, "centre", "dead").env("TIDINGS_AMQP_PREFETCH", "16").start();
+    wait_long("some of them", || (settled(&server, "published") > EQUALS / 10).then_some(()));
+    server.signal(Signal::TERM);
+    let status = server.exit();
+    assert!(status.success(), "{status:?}: {}", server.log());
+    println!("{} of {EQUALS} were taken before the restart", committed(&server));
+    server.restart();
+    wait_long("an empty queue", || (rabbit.depth("centre") == 0).then_some(()));
+    wait_long("all of them", || (server.inbox("hana")["counts"]["unread"] == json!(EQUALS)).then_some(()));
+    assert_eq!(settled(&server, "duplicate"), 0);
+}
+
+/// Messages that are too large, their size, and messages that follow them.
+const LARGE: u64 = 12;
+const LARGE_BYTES: u64 = 16 * 1024 * 1024;
+const SMALL: usize = 40;
+/// Memory that the server has had at most: an idle one has some 40 MiB, one large message and its way to the dead letters some 60.
+const MOST_MEMORY: u64 = 160 * 1024 * 1024;
+
+/// Messages far beyond `max_message` don't fill the memory: they are taken one at a time, and then things are as before.
+fn flood(rabbit: &Rabbit) {
+    rabbit.tell(&["setup"]);
+    let large = |n: u64| {
+        let name = format!("large-{n}");
+        format!("{}\n", json!({ "body": "x", "times": LARGE_BYTES, "message_id": name }))
+    };
+    let small = |n: usize| line(&to("gina", &format!("{n:03}")), json!({ "message_id": format!("g-{n}") }));
+    let messages: String = (0..LARGE).map(large).chain((0..SMALL).map(small)).collect();
+    rabbit.tell_with(&["publish", "centre"], &messages);
+    let server = consumer(rabbit, "centre", "dead")
+        .env("TIDINGS_AMQP_PREFETCH", "32")
+        .env("TIDINGS_AMQP_MAX_MESSAGE", "32KiB")
+        .start();
+    wait_long("every dead letter", || (settled(&server, "dead_lettered") == LARGE).then_some(()));
+    wait_long("what is well", || (titles(&server, "gina").len() == SMALL).then_some(()));
+    let began = |log: &str| log.matches("Consuming the queue").count();
+    wait_long("the ordinary pace", || (began(&server.log()) == 3).then_some(()));
+    wait_for_intake(&server, "consuming");
+    assert!(server.log().contains("one message at a time for a while"), "{}", server.log());
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024;
+    println!(
+        "{} MiB of messages that are too large: {} MiB of memory at most",
+        (LARGE * LARGE_BYTES) >> 20,
+        peak >> 20
+    );
+    assert!(peak < MOST_MEMORY, "{peak} bytes of memory");
+    rabbit.tell(&["delete", "graveyard"]);
+}
+
+/// TLS: the certificate is checked, by authority and by name; who does not pass is told what to do, and is told no password.
+fn encrypted(rabbit: &Rabbit) {
+    rabbit.tell(&["setup"]);
+    let begin = |url: &str, authority: &str| {
+        let server = consumer(rabbit, "centre", "dead").env("TIDINGS_AMQP_URL", url);
+        server.env("TIDINGS_AMQP_CA_FILE", authority).start()
+    };
+    let trusted = rabbit.authority();
+    let plain = rabbit.address().replace("amqp://", "amqps://");
+    for (url, authority, told_of) in [
+        (
+            rabbit.tls_address("localhost"),
+            "",
+            "certificate that is not trusted: invalid peer certificate: UnknownIssuer",
+        ),
+        (rabbit.tls_address("127.0.0.1"), &trusted, "not valid for name"),
+        (plain, &trusted, "speaks no TLS that we understand"),
+    ] {
+        let server = begin(&url, authority);
+        wait_for_intake(&server, "reconnecting");
+        let why = wait_long("the reason", || told(&server)["why"].as_str().map(str::to_owned));
+        assert!(why.contains(told_of) && server.log().contains(told_of), "{url}: {why}");
+    }
+    let server = begin(&rabbit.tls_address("localhost"), &trusted);
+    wait_for_intake(&server, "consuming");
+    let messages = [line(&to("ivan", "by TLS"), json!({})), line(&json!(1), json!({ "message_id": "poison" }))];
+    rabbit.tell_with(&["publish", "centre"], &messages.concat());
+    wait_long("both", || {
+        (titles(&server, "ivan") == ["by TLS"] && settled(&server, "dead_lettered") == 1).then_some(())
+    });
+    rabbit.bury("graveyard");
 }
 
 /// A full disk stops the intake and loses nothing.

@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::relay::Certificate;
+
 /// How long a node may take to start: some ten seconds are usual.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 /// How often it is looked whether something has come about.
@@ -52,6 +54,8 @@ fn free_port() -> u16 {
 pub struct Rabbit {
     dir: TempDir,
     port: u16,
+    tls_port: u16,
+    certificate: Certificate,
     epmd_port: u16,
     distribution_port: u16,
     /// Knows the names of nodes; started here, or Erlang would leave one behind for everybody.
@@ -70,8 +74,9 @@ impl Rabbit {
             .stdin(Stdio::null())
             .spawn()
             .expect("epmd comes with Erlang");
-        let (port, distribution_port) = (free_port(), free_port());
-        let mut this = Self { dir, port, epmd_port, distribution_port, epmd, node: None };
+        let (port, tls_port, distribution_port) = (free_port(), free_port(), free_port());
+        let certificate = Certificate::new();
+        let mut this = Self { dir, port, tls_port, certificate, epmd_port, distribution_port, epmd, node: None };
         this.restart();
         this
     }
@@ -79,6 +84,16 @@ impl Rabbit {
     /// Where Tidings finds it.
     pub fn address(&self) -> String {
         format!("amqp://127.0.0.1:{}", self.port)
+    }
+
+    /// The same by TLS, whose certificate is for `localhost`.
+    pub fn tls_address(&self, host: &str) -> String {
+        format!("amqps://{host}:{}", self.tls_port)
+    }
+
+    /// The file of the authority that its certificate is by.
+    pub fn authority(&self) -> String {
+        self.certificate.authority().to_str().expect("a temporary path is UTF-8").to_owned()
     }
 
     /// Ends it as `kill -9` does.
@@ -96,6 +111,16 @@ impl Rabbit {
         let file = |name: &str| self.dir.path().join(name);
         let log = std::fs::File::options().create(true).append(true).open(file("log.txt")).expect("ours to write");
         std::fs::write(file("plugins"), "[].").expect("ours to write");
+        let at = |name: &str| self.certificate.path(name).display().to_string();
+        let settings = [
+            format!("listeners.ssl.local = 127.0.0.1:{}", self.tls_port),
+            format!("ssl_options.cacertfile = {}", at("ca.pem")),
+            format!("ssl_options.certfile = {}", at("relay.pem")),
+            format!("ssl_options.keyfile = {}", at("relay.key")),
+            "ssl_options.verify = verify_none".to_owned(),
+            "ssl_options.fail_if_no_peer_cert = false\n".to_owned(),
+        ];
+        std::fs::write(file("rabbitmq.conf"), settings.join("\n")).expect("ours to write");
         let node = Command::new(SCRIPT)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -112,7 +137,7 @@ impl Rabbit {
             .env("RABBITMQ_DIST_PORT", self.distribution_port.to_string())
             .env("RABBITMQ_PID_FILE", file("pid"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", file("plugins"))
-            .env("RABBITMQ_CONFIG_FILE", file("none"))
+            .env("RABBITMQ_CONFIG_FILE", file("rabbitmq.conf"))
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none")
             .stdin(Stdio::null())
