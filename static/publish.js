@@ -10,7 +10,7 @@ import { connect, Problem, Unreachable } from './tidings.js';
 
 const $ = (id) => document.getElementById(id);
 const form = $('form');
-const FIELDS = ['to', 'title', 'body', 'category', 'priority', 'click', 'deliver_at', 'delay', 'expires_at', 'expires_in', 'collapse'];
+const FIELDS = ['to', 'title', 'body', 'category', 'priority', 'click', 'via', 'deliver_at', 'delay', 'expires_at', 'expires_in', 'collapse'];
 /** The choices of a time; the value of each names the field that it asks for, if any. */
 const CHOICES = ['when', 'ends'];
 /** A time that was not picked is not sent: the server would explain a notation that nobody types here. */
@@ -28,6 +28,7 @@ let pending = null;
 let sending = false;
 
 const audience = () => form.elements.audience.value;
+const media = () => [...form.querySelectorAll('[name="via"]')];
 
 function compose() {
   const name = $('name').value.trim();
@@ -37,6 +38,8 @@ function compose() {
     if (value !== '') notification[field] = value;
   }
   notification.priority = Number($('priority').value);
+  const via = media().filter(({ checked }) => checked).map(({ value }) => value);
+  if (via.length) notification.via = via;
   for (const field of timesAsked()) notification[field] = timeIn($(field));
   if ($('collapse').value !== '') notification.collapse = $('collapse').value;
   return JSON.stringify(notification);
@@ -108,6 +111,7 @@ function published({ recipients, seq, due }) {
   }
   // What belongs to this one only. A choice left standing, perhaps out of sight, would delay or replace the next.
   for (const field of ['title', 'body', 'click', 'collapse', ...CHOICES]) $(field).value = '';
+  for (const medium of media()) medium.checked = false;
   chooseTimes();
   $('title').focus(); // Ready for the next one; the result is announced by its role…
   $('result').scrollIntoView({ block: 'nearest' }); // …and stays in sight.

@@ -101,6 +101,7 @@ for (const scheme of ['light', 'dark']) {
       await page.locator('#name').fill('alice');
       await page.locator('#title').fill('Hello');
       await page.locator('#click').fill('javascript:alert(1)');
+      await page.getByLabel('DingTalk').check();
       await page.locator('#more summary').click();
       await page.locator('#when').selectOption('delay');
       await page.locator('#delay').fill('soon');
@@ -112,6 +113,7 @@ for (const scheme of ['light', 'dark']) {
       await look(page, 'publish-refused');
       await page.locator('#click').fill('');
       await page.locator('#delay').fill('7d');
+      await page.getByLabel('DingTalk').uncheck();
       await page.locator('#ends').selectOption('');
       await page.locator('#submit').click();
       await page.locator('#result time').waitFor();

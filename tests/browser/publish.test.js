@@ -78,6 +78,31 @@ test('everyone can be addressed, and then no name is asked for', async (t) => {
   assert.deepEqual(profile.complaints, []);
 });
 
+test('it can go by mail and DingTalk too, and a medium that is not set up is told beside the choice', async (t) => {
+  const server = await Server.start(t, { TIDINGS_EMAIL_URL: 'smtp://127.0.0.1:9?tls=none', TIDINGS_EMAIL_FROM: 'library@example.org' });
+  await server.ask('PUT', 'v1/users/alice', { email: 'alice@example.com' });
+  const profile = await openProfile(t, browser);
+  await signIn(profile, server);
+  const form = await openForm(profile, server);
+  await form.locator('#title').fill('Also by mail');
+  await form.getByLabel('DingTalk').check();
+  await form.locator('#submit').click();
+  await form.locator('#via-error', { hasText: 'dingtalk' }).waitFor();
+  assert.equal(await form.evaluate(() => document.activeElement.name), 'via');
+  await form.getByLabel('DingTalk').uncheck();
+  await form.getByLabel('Email').check();
+  await form.locator('#submit').click();
+  await form.locator('#result strong').waitFor();
+  const { deliveries } = await server.ask('GET', 'v1/deliveries?user=alice&medium=email');
+  assert.deepEqual(deliveries.map(({ address }) => address), ['alice@example.com']);
+  assert.equal(await form.locator('[name="via"]:checked').count(), 0, 'the next one goes by mail only where that is chosen');
+
+  await form.locator('#title').fill('In the inbox alone');
+  const sent = form.waitForRequest('**/v1/notifications');
+  await form.locator('#submit').click();
+  assert.equal('via' in (await sent).postDataJSON(), false);
+});
+
 test('a notification can be sent later, for a while and in place of another, in the time of the place', async (t) => {
   const server = await Server.start(t);
   const profile = await openProfile(t, browser, { timezoneId: 'Asia/Kolkata' });
