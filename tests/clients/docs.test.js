@@ -38,6 +38,7 @@ const ELSEWHERE = {
     './systemd/package': 'tests/deploy',
   },
   'mail.md': { 'tidings mail check --to you@example.org': 'tests/it/mail.rs, against a real relay' },
+  'message-centre.md': { 'tidings mail check --to you@example.org': 'the same' },
   'operations.md': {
     'journalctl -u tidings -n 20': 'tests/deploy, where there is a journal',
     'systemctl stop tidings': 'tests/deploy stops the service; restoring and mending are tests/promises/restore.rs',
@@ -99,6 +100,11 @@ const PREPARED = {
   'templates.md': `ln -s ${new URL('examples', ROOT).pathname} examples
     ${SERVER}`,
   'dingtalk.md': 'mkdir etc',
+  'message-centre.md': `mkdir etc
+    printf '[email]\\nurl = "smtp://127.0.0.1:9?tls=none"\\nfrom = "library@example.org"\\n' > etc/tidings.toml
+    printf 'user,name,email,locale\\nalice,Alice,alice@example.org,zh-CN\\n' > people.csv
+    ln -s ${new URL('examples', ROOT).pathname} examples
+    ${SERVER} --config etc/tidings.toml`,
   'configuration.md': `mkdir etc && printf '[http]\\nlisten = "127.0.0.1:%s"\\n' $PORT > etc/tidings.toml
     serve tidings serve --data ./state --config etc/tidings.toml`,
 };
