@@ -150,6 +150,8 @@ function runnable(command) {
 const SHELL = `set -eu
 shopt -s expand_aliases
 fail() { echo "$1" >&2; exit 1; }
+# \`timeout\` makes a group of its own, which nobody ends when the shell has ended by itself.
+trap '[ -z "\${server:-}" ] || kill -KILL $server' EXIT
 # An answer that tells a problem is a failure.
 curl() { command curl -sS --fail-with-body "$@"; }
 serve() {
