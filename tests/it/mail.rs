@@ -123,7 +123,8 @@ async fn a_mail_arrives_as_it_was_written() {
     let parts: Vec<(&str, &str)> = mail["parts"].as_array().expect("parts").iter().map(part).collect();
     let text = format!("{}\n\nhttps://app.example/loans/1", parcel.letter.text);
     assert_eq!(parts[0], ("text/plain", text.as_str()), "the plain text comes first");
-    assert_eq!(parts[1], ("text/html", parcel.letter.html.as_deref().expect("it has one")));
+    let html = parcel.letter.html.as_deref().expect("it has one");
+    assert!(parts[1].0 == "text/html" && parts[1].1.contains(&format!("\n{html}\n")), "{:?}", parts[1]);
     assert!(mail["longest"].as_u64().expect("a number") <= 998 && mail["ascii"] == true, "{mail}");
 }
 

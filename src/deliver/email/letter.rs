@@ -10,8 +10,9 @@ use lettre::Address;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, Message, MultiPart, SinglePart};
 
+use super::page::{WayOut, page};
 use super::relay::Sender;
-use crate::broker::{UnsubscribeKey, Unsubscription};
+use crate::broker::UnsubscribeKey;
 use crate::deliver::one_line;
 use crate::model::{Bulk, Email, Letter, Parcel};
 
@@ -68,14 +69,19 @@ impl Writer {
         if let Some(locale) = &parcel.locale {
             builder = builder.raw_header(header(CONTENT_LANGUAGE, locale.to_string()));
         }
-        for (name, value) in self.unsubscribing(parcel) {
+        let way_out = self.way_out(parcel);
+        for (name, value) in way_out.iter().flat_map(unsubscribing) {
             builder = builder.raw_header(header(name, value));
         }
-        let text = SinglePart::plain(text(&parcel.letter));
+        let text = text(&parcel.letter);
+        let text = SinglePart::plain(match &way_out {
+            Some(way_out) => way_out.below(&text),
+            None => text,
+        });
         let built = match &parcel.letter.html {
             Some(html) => {
-                let html = SinglePart::html(plain(html));
-                builder.multipart(MultiPart::alternative().singlepart(text).singlepart(html))
+                let page = page(plain(html), &parcel.letter.subject, parcel.locale.as_ref(), way_out.as_ref());
+                builder.multipart(MultiPart::alternative().singlepart(text).singlepart(SinglePart::html(page)))
             }
             None => builder.singlepart(text),
         };
@@ -83,20 +89,20 @@ impl Writer {
         Ok(Mail { from: self.from.email.clone(), to, bytes: message.formatted() })
     }
 
-    /// The headers of RFC 8058, for what went to many. One click is only offered over TLS, as the RFC wants it.
-    fn unsubscribing(&self, parcel: &Parcel) -> Vec<(HeaderName, String)> {
-        let (Some(Links { public_url, key }), Bulk::Bulk) = (&self.links, parcel.bulk) else { return Vec::new() };
-        let token = key.token(&Unsubscription {
-            user: parcel.user.clone(),
-            category: parcel.category.clone(),
-            medium: parcel.medium,
-        });
-        let mut headers = vec![(LIST_UNSUBSCRIBE, format!("<{public_url}/v1/unsubscribe/{token}>"))];
-        if public_url.starts_with("https://") {
-            headers.push((LIST_UNSUBSCRIBE_POST, "List-Unsubscribe=One-Click".to_owned()));
-        }
-        headers
+    /// Where the reader says that they want no more of this; for what went to many.
+    fn way_out(&self, parcel: &Parcel) -> Option<WayOut> {
+        let links = self.links.as_ref().filter(|_| parcel.bulk == Bulk::Bulk)?;
+        Some(WayOut::new(&links.public_url, &links.key, parcel))
     }
+}
+
+/// The headers of RFC 8058. One click is only offered over TLS, as the RFC wants it.
+fn unsubscribing(WayOut { url, .. }: &WayOut) -> Vec<(HeaderName, String)> {
+    let mut headers = vec![(LIST_UNSUBSCRIBE, format!("<{url}>"))];
+    if url.starts_with("https://") {
+        headers.push((LIST_UNSUBSCRIBE_POST, "List-Unsubscribe=One-Click".to_owned()));
+    }
+    headers
 }
 
 /// A header of our own words, which are printable ASCII in one piece: nothing in it is to be folded or encoded.

@@ -1,6 +1,6 @@
 //! Mail: one parcel, one mail, handed to the relay that the operator named.
 //!
-//! Data passes `letter` (a parcel becomes the bytes of a mail) -> `pool` (a line that is open already, or a new one by `line`
+//! Data passes `letter` (a parcel becomes the bytes of a mail, its HTML on a `page`) -> `pool` (a line that is open already, or a new one by `line`
 //! over `socket`, secured by `trust`) -> the relay's answer -> an [`Outcome`]. What each answer means stands at [`outcome`].
 //!
 //! **Invariant**: a mail goes out twice only where the relay may have taken it and could not say so; it has the same
@@ -15,6 +15,7 @@
 mod letter;
 mod line;
 mod pace;
+mod page;
 mod pool;
 mod relay;
 mod socket;
