@@ -9,12 +9,10 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tidings::clock::Clock;
 use tidings::deliver::dingtalk::{Address, DingTalk, MAX_BYTES, PER_MINUTE, Robot, Secret, WINDOW};
@@ -35,61 +33,15 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::support::cli::{arg, run};
 use crate::support::http::Ask;
 use crate::support::server::{Server, Setup, tidings};
+use crate::support::sink::Sink;
 use crate::support::{DEADLINE, Dice, wait_for};
 
 const LANE: &str = "ops";
 const REST: Duration = Duration::from_secs(600);
 
-/// `tidings sink`, killed when dropped.
-struct Sink {
-    child: Child,
-    url: String,
-    messages: Receiver<Value>,
-}
-
 impl Sink {
-    fn start(args: &[&str]) -> Self {
-        let mut command = tidings();
-        command.args(["sink", "--json", "--listen", "127.0.0.1:0"]).args(args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary is built");
-        let mut lines = BufReader::new(child.stdout.take().expect("standard output is piped")).lines();
-        let (sender, messages) = channel();
-        std::thread::spawn(move || {
-            while let Some(Ok(line)) = lines.next() {
-                let message: Value = serde_json::from_str(&line).expect("every line is JSON");
-                if sender.send(message).is_err() {
-                    return;
-                }
-            }
-        });
-        let ready: Value = messages.recv_timeout(DEADLINE).expect("it listens");
-        let url = ready["dingtalk"].as_str().expect("an address").to_owned();
-        Self { child, url, messages }
-    }
-
-    fn next(&self) -> Value {
-        self.messages.recv_timeout(DEADLINE).expect("a message comes")
-    }
-
     fn adapter(&self, secret: Option<&str>, rest: Duration) -> DingTalk {
         adapter(&self.url, secret, PER_MINUTE, rest)
-    }
-
-    /// Ctrl-C; its exit code, what it still printed and what it said besides.
-    fn stop(mut self) -> (i32, Vec<Value>, String) {
-        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
-        let status = wait_for("the end of the sink", || self.child.try_wait().expect("it is ours"));
-        let mut told = String::new();
-        let mut stderr = self.child.stderr.take().expect("standard error is piped");
-        stderr.read_to_string(&mut told).expect("UTF-8");
-        (status.code().expect("it was not killed"), self.messages.iter().collect(), told)
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

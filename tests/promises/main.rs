@@ -13,6 +13,7 @@
     reason = "tests print their seeds, spawn their own tasks and read as tables; what counts is that they can fail"
 )]
 
+mod centre;
 mod clocks;
 mod crowd;
 mod cursors;

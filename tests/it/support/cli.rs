@@ -64,6 +64,10 @@ pub fn start(args: &[&str], input: &str, env: &[(&str, &str)]) -> Running {
 }
 
 impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end.
     pub fn end(self) -> Said {
         let output = self.child.wait_with_output().expect("it is ours");

@@ -9,6 +9,7 @@ pub mod poll;
 pub mod publisher;
 pub mod relay;
 pub mod server;
+pub mod sink;
 pub mod sse;
 pub mod token;
 pub mod ws;

@@ -2,7 +2,8 @@
 
 Its first line of output is {"port": N}; after it come {"event": "connected"} for each connection and {"event": "mail", ...} for each
 mail it took. Options are one argument of JSON: tls (none, starttls, implicit), cert and key, user and password, mechanisms that
-it does not offer, sender (what MAIL FROM is answered with).
+it does not offer, sender (what MAIL FROM is answered with), refusals ({recipient: [what RCPT TO is answered with, the first time, ...]};
+behind the last one the recipient is taken).
 
 Recipients: rcpt-550-… and data-554-… are refused with that code where they say; slow-… is answered after ten minutes.
 """
@@ -61,7 +62,8 @@ class Handler:
     async def handle_RCPT(self, server, session, envelope, address, options):
         if address.startswith("slow"):
             await asyncio.sleep(SLOW_S)
-        told = refusal(address, "rcpt")
+        refusals = OPTIONS.get("refusals", {}).get(address, [])
+        told = refusals.pop(0) if refusals else refusal(address, "rcpt")
         if told:
             return told
         envelope.rcpt_tos.append(address)

@@ -1,9 +1,11 @@
 """What the tests do at RabbitMQ, with the libraries that producers use: pika, and Celery.
 
     python centre.py URL setup [QUEUE]                  a queue that differs from what Tidings would declare, and a graveyard
-    python centre.py URL produce FIRST COUNT USERS      numbered messages, in transactions, through crashes of the broker
+    python centre.py URL produce FIRST COUNT USERS [MORE]  numbered messages, in transactions, through crashes of the broker;
+                                                        MORE is JSON, further fields of each
     python centre.py URL publish QUEUE                  messages from standard input, one a line, as JSON
     python centre.py URL celery QUEUE COUNT             tasks as an application sends them
+    python centre.py URL tasks QUEUE                    the same, of keywords from standard input, one a line, as JSON
     python centre.py URL bury QUEUE                     empties a queue, prints one line of JSON for each message
     python centre.py URL depth QUEUE                    how many messages are in it
     python centre.py URL delete QUEUE
@@ -47,7 +49,7 @@ def persistent(**more):
     return pika.BasicProperties(delivery_mode=2, content_type="application/json", **more)
 
 
-def produce(url, first, count, users):
+def produce(url, first, count, users, more="{}"):
     """A batch that may have been lost is sent again, with the same ids."""
     until = time.monotonic() + PATIENCE_S
     at, end = int(first), int(first) + int(count)
@@ -59,7 +61,7 @@ def produce(url, first, count, users):
                 channel.tx_select()
             upto = min(at + BATCH, end)
             for n in range(at, upto):
-                body = {"to": {"user": f"u{n % int(users)}"}, "title": str(n)}
+                body = {"to": {"user": f"u{n % int(users)}"}, "title": str(n), **json.loads(more)}
                 channel.basic_publish("", QUEUE, json.dumps(body).encode(), persistent(message_id=f"m-{n}"))
             channel.tx_commit()
             at, until = upto, time.monotonic() + PATIENCE_S
@@ -82,17 +84,28 @@ def publish(url, queue):
     connection.close()
 
 
-def celery(url, queue, count):
+def application(url, queue):
     import celery as library
     from kombu import Exchange, Queue
 
     app = library.Celery("shop", broker=url)
     # The queue is the other side's: it is named, and not declared.
     app.conf.task_queues = [Queue(queue, Exchange(""), routing_key=queue, no_declare=True)]
+    return app
+
+
+def celery(url, queue, count):
+    app = application(url, queue)
     for n in range(int(count)):
         said = {"to": {"user": "celia"}, "title": f"task {n}"}
         arguments = {"kwargs": said} if n % 2 else {"args": [said]}
         app.send_task("centre.notify", queue=queue, **arguments)
+
+
+def tasks(url, queue):
+    app = application(url, queue)
+    for line in sys.stdin:
+        app.send_task("centre.notify", kwargs=json.loads(line), queue=queue)
 
 
 def bury(url, queue):
@@ -135,5 +148,5 @@ def bind(url):
 
 if __name__ == "__main__":
     url, command, *rest = sys.argv[1:]
-    commands = [setup, produce, publish, celery, bury, depth, delete, unbind, bind]
+    commands = [setup, produce, publish, celery, tasks, bury, depth, delete, unbind, bind]
     {known.__name__: known for known in commands}[command](url, *rest)

@@ -4,7 +4,7 @@
 //! The crash harness in its quick form takes 2,000 messages; `TIDINGS_QUEUE_MESSAGES=100000` is the full one, whose kills fall
 //! at random unless `TIDINGS_QUEUE_SEED` names a seed. `rabbit.rs` is the broker, `centre.py` what speaks to it.
 
-mod rabbit;
+pub mod rabbit;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
