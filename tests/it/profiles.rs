@@ -2,11 +2,14 @@
 //! somebody who was erased.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::cli::{Said, arg, run};
+use crate::support::cli::{Said, arg, run, start};
 use crate::support::http::{Answer, Ask};
 use crate::support::server::Server;
 
@@ -227,6 +230,80 @@ fn only_the_first_bad_lines_are_told_and_the_file_has_all_of_them() {
     // The same once more changes nothing and does no harm.
     let again = import(&server, "-", &input, &[]);
     assert_eq!(again.json(), json!({ "added": 0, "changed": 2_401, "failed": 101 }));
+}
+
+/// Lines of the quick form, whose NDJSON is longer than [`MAX_MEMORY`]; `TIDINGS_IMPORT_LINES=1000000` is the full form.
+const LINES: usize = 20_000;
+/// Bytes of a line of NDJSON, for which blanks are added to it.
+const LINE: usize = 4_096;
+/// One line in so many is bad.
+const BAD_EVERY: usize = 100;
+/// What the command and the server may each come to hold, however long the file is.
+const MAX_MEMORY: usize = 64 * 1024 * 1024;
+
+/// The most memory that a process has held, in bytes; `None` when it has ended.
+fn peak(pid: u32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+    Some(kib * 1024)
+}
+
+/// A file of people, every [`BAD_EVERY`]th of whom has no address.
+fn people(folder: &Path, format: &str, lines: usize) -> PathBuf {
+    let path = folder.join(format!("people.{format}"));
+    let mut file = BufWriter::new(File::create(&path).expect("ours to write"));
+    let mut line = |text: String| writeln!(file, "{text}").expect("ours to write");
+    if format == "csv" {
+        line("user,name,email,loans/email".to_owned());
+    }
+    for n in 0..lines {
+        let email = if n % BAD_EVERY == 0 { "nonsense".to_owned() } else { format!("u{n}@example.com") };
+        if format == "csv" {
+            line(format!("c{n},\"Person, {n}\",{email},yes"));
+        } else {
+            let person = json!({ "user": format!("n{n}"), "name": format!("Person {n}"), "email": email });
+            // The full form is long by its lines.
+            let width = if lines == LINES { LINE } else { 0 };
+            line(format!("{:<width$}", person.to_string()));
+        }
+    }
+    path
+}
+
+#[test]
+fn an_import_of_any_length_takes_little_memory_and_counts_every_bad_line() {
+    let lines = std::env::var("TIDINGS_IMPORT_LINES").map_or(LINES, |text| text.parse().expect("a number of lines"));
+    let server = Server::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    for format in ["ndjson", "csv"] {
+        let (file, errors) = (people(folder.path(), format, lines), folder.path().join("bad.ndjson"));
+        let begun = Instant::now();
+        let args = ["user", "import", arg(&file), "--errors", arg(&errors), "--json", "--data", arg(server.data())];
+        let importing = start(&args, "", &[]);
+        let mut most = 0;
+        while let Some(held) = peak(importing.pid()) {
+            most = most.max(held);
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        let said = importing.end();
+        let (took, of_server) = (begun.elapsed(), peak(server.pid()).expect("it runs"));
+        println!(
+            "{lines} lines of {format} in {took:?}; the command held {} MiB at most, the server {} MiB",
+            most >> 20,
+            of_server >> 20
+        );
+        let bad = lines.div_ceil(BAD_EVERY);
+        assert_eq!((said.code, said.json()), (1, json!({ "added": lines - bad, "changed": 0, "failed": bad })));
+        let told = fs::read_to_string(&errors).expect("it was written");
+        assert_eq!(
+            (told.lines().count(), said.err.lines().filter(|line| line.starts_with("line ")).count()),
+            (bad, 20)
+        );
+        assert!(most > 0 && most < MAX_MEMORY && of_server < MAX_MEMORY, "{most} and {of_server} bytes were held");
+        fs::remove_file(&file).expect("ours to remove");
+    }
+    assert_eq!(profile(&server, &format!("c{}", lines - 1))["email"], format!("u{}@example.com", lines - 1));
 }
 
 #[test]
