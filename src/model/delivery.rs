@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Category, Locale, Medium, NotificationId, Robots, TemplateName, Timestamp, UserId};
+use super::{Category, Locale, Medium, NotificationId, Robots, TemplateName, Timestamp, UserId, Wish};
 
 /// The number of a delivery. It is never given again, not even after an erasure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -171,6 +171,40 @@ impl AttemptOutcome {
     }
 }
 
+/// Whether a person listens to the topic that something came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    Listens,
+    HasMuted,
+}
+
+/// Why a medium is not tried for somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skip {
+    HasMuted,
+    Unwanted,
+    NoAddress,
+    NotSetUp,
+    /// The medium is set up, but not for what is about this category.
+    NotAbout,
+}
+
+impl Skip {
+    pub const ALL: [Self; 5] = [Self::HasMuted, Self::Unwanted, Self::NoAddress, Self::NotSetUp, Self::NotAbout];
+
+    /// The same for people, as a delivery keeps it.
+    pub fn reason(self, medium: Medium, category: &Category) -> String {
+        let name = medium.as_str();
+        match self {
+            Self::HasMuted => "has muted the topic".to_owned(),
+            Self::Unwanted => format!("does not want {name} about {category}"),
+            Self::NoAddress => format!("no {name} address is known"),
+            Self::NotSetUp => format!("{name} is not set up here"),
+            Self::NotAbout => format!("nothing is set up that tells {category} by {name}"),
+        }
+    }
+}
+
 /// Which media are set up, and by which lane a delivery goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Media {
@@ -204,6 +238,30 @@ impl Media {
             Medium::DingTalk => "[dingtalk.robots.NAME] url_file",
             Medium::Webhook => "none yet",
         }
+    }
+
+    /// The lane by which something about a category goes to somebody, or why it does not go: the one place where that is
+    /// judged.
+    ///
+    /// # Errors
+    /// The first [`Skip`] that holds.
+    pub fn judge(
+        &self,
+        medium: Medium,
+        category: &Category,
+        hearing: Hearing,
+        wish: Wish,
+        address: Option<&str>,
+    ) -> Result<String, Skip> {
+        if hearing == Hearing::HasMuted {
+            return Err(Skip::HasMuted);
+        }
+        if wish == Wish::Unwanted {
+            return Err(Skip::Unwanted);
+        }
+        let address = address.ok_or(Skip::NoAddress)?;
+        let none = if self.has(medium) { Skip::NotAbout } else { Skip::NotSetUp };
+        self.lane(medium, category, address).ok_or(none)
     }
 
     /// The lane of an address about a category. `None` where nothing carries it.
@@ -255,6 +313,32 @@ mod tests {
         let has = |media: &Media, lane: &str| media.has_lane(Medium::DingTalk, lane);
         assert!(has(&media, "desk") && has(&media, "all") && !has(&media, "front"));
         assert!(media.has_lane(Medium::Email, "any.example") && !has(&Media::default(), "desk"));
+    }
+
+    #[test]
+    fn the_first_reason_not_to_try_is_told() {
+        let mut robots = Robots::default();
+        assert_eq!(robots.add(&RobotName::new("desk").expect("a name"), &[category("loans")]), Ok(()));
+        let media = Media { email: None, dingtalk: Some(robots) };
+        let judge = |medium, about: &str, hearing, wish, address| {
+            media
+                .judge(medium, &category(about), hearing, wish, address)
+                .map_err(|skip| skip.reason(medium, &category(about)))
+        };
+        let (listens, wanted, unwanted) = (Hearing::Listens, Wish::Wanted, Wish::Unwanted);
+        assert_eq!(judge(Medium::DingTalk, "loans", listens, wanted, Some("u1")).as_deref(), Ok("desk"));
+        for (told, why) in [
+            (judge(Medium::DingTalk, "loans", Hearing::HasMuted, unwanted, None), "has muted the topic"),
+            (judge(Medium::DingTalk, "loans", listens, unwanted, None), "does not want dingtalk about loans"),
+            (judge(Medium::DingTalk, "loans", listens, wanted, None), "no dingtalk address is known"),
+            (judge(Medium::Email, "loans", listens, wanted, Some("a@b.example")), "email is not set up here"),
+            (
+                judge(Medium::DingTalk, "ops", listens, wanted, Some("u1")),
+                "nothing is set up that tells ops by dingtalk",
+            ),
+        ] {
+            assert_eq!(told, Err(why.to_owned()));
+        }
     }
 
     #[test]

@@ -126,6 +126,15 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// Where a medium reaches them, where that is known.
+    pub fn address(&self, medium: Medium) -> Option<&str> {
+        match medium {
+            Medium::Email => self.email.as_ref().map(Email::as_str),
+            Medium::DingTalk => self.dingtalk.as_ref().map(DingTalkId::as_str),
+            Medium::Webhook => None,
+        }
+    }
+
     /// Whether the person wants to be reached by a medium about a category; `default` where they have not said.
     pub fn wants(&self, category: &Category, medium: Medium, default: Wish) -> Wish {
         self.preferences.wish(category, medium, default)

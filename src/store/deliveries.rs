@@ -12,8 +12,8 @@ use super::commit::{Change, OutboxEvent};
 use super::writer::Tx;
 use super::{expansions, profiles};
 use crate::model::{
-    Bulk, Category, Death, DeliveryState, DingTalkId, Email, Media, Medium, NotificationId, TemplateName, Timestamp,
-    UserKey, Wish,
+    Bulk, Category, Death, DeliveryState, DingTalkId, Email, Hearing, Media, Medium, NotificationId, TemplateName,
+    Timestamp, UserKey, Wish,
 };
 
 const SELECT_ADDRESSES: &str = "SELECT email, dingtalk FROM profiles WHERE user = ?1";
@@ -80,13 +80,6 @@ pub(super) struct Carrying<'c> {
     pub(super) now: Timestamp,
 }
 
-/// Whether a person listens to the topic that something came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hearing {
-    Listens,
-    HasMuted,
-}
-
 impl Carrying<'_> {
     /// Writes what is to go to one person.
     pub(super) fn carry(
@@ -104,7 +97,10 @@ impl Carrying<'_> {
                 Medium::DingTalk => dingtalk.as_ref().map(DingTalkId::as_str),
                 Medium::Webhook => None,
             };
-            let lane = self.judge(tx, user, hearing, *medium, address)?;
+            let about = self.category.as_str();
+            let wish = profiles::wants(tx.connection(), user, about, *medium, Wish::Wanted)?;
+            let lane = self.media.judge(*medium, self.category, hearing, wish, address);
+            let lane = lane.map_err(|skip| skip.reason(*medium, self.category));
             let (state, event) = match lane {
                 Ok(_) => (DeliveryState::Pending, OutboxEvent::Pending),
                 Err(_) => (DeliveryState::Skipped, OutboxEvent::Skipped),
@@ -130,31 +126,6 @@ impl Carrying<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The lane by which it goes, or why it does not go.
-    fn judge(
-        &self,
-        tx: &Tx<'_>,
-        user: UserKey,
-        hearing: Hearing,
-        medium: Medium,
-        address: Option<&str>,
-    ) -> Result<Result<String, String>, rusqlite::Error> {
-        let name = medium.as_str();
-        if hearing == Hearing::HasMuted {
-            return Ok(Err(MUTED.to_owned()));
-        }
-        let wish = profiles::wants(tx.connection(), user, self.category.as_str(), medium, Wish::Wanted)?;
-        if wish == Wish::Unwanted {
-            return Ok(Err(format!("does not want {name} about {}", self.category)));
-        }
-        let Some(address) = address else { return Ok(Err(format!("no {name} address is known"))) };
-        Ok(match self.media.lane(medium, self.category, address) {
-            Some(lane) => Ok(lane),
-            None if !self.media.has(medium) => Err(format!("{name} is not set up here")),
-            None => Err(format!("nothing is set up that tells {} by {name}", self.category)),
-        })
     }
 }
 

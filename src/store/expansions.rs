@@ -7,12 +7,14 @@
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::commit::Change;
-use super::deliveries::{Carrying, Hearing, Noted, cancel_some};
+use super::deliveries::{Carrying, Noted, cancel_some};
 use super::reader::Reader;
 use super::sql::AsMedia;
 use super::writer::{OpError, Operation, Tx};
 use super::{Refusal, StoreError};
-use crate::model::{Bulk, Category, Media, Medium, NotificationId, Seq, TemplateName, Timestamp, TopicKey, UserKey};
+use crate::model::{
+    Bulk, Category, Hearing, Media, Medium, NotificationId, Seq, TemplateName, Timestamp, TopicKey, UserKey,
+};
 
 const INSERT_EXPANSION: &str = "
     INSERT INTO expansions (notification, kind, seq, topic, media, category, template, upto, created_at)

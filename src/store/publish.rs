@@ -11,13 +11,13 @@ use rusqlite::{OptionalExtension, params};
 
 use super::commit::{Change, Reach};
 use super::deaths::{self, Owner};
-use super::deliveries::{Carrying, Hearing, MAX_AT_ONCE, Noted};
+use super::deliveries::{Carrying, MAX_AT_ONCE, Noted};
 use super::expansions::Crowd;
 use super::notifications::{self, Record};
 use super::writer::{OpError, Operation, Tx};
 use super::{IdempotencyKey, Refusal, expansions, letters, schedule, topics, users};
 use crate::model::{
-    Audience, Bulk, Category, CollapseKey, Content, ContentError, Cursor, Death, Draft, Media, Notification,
+    Audience, Bulk, Category, CollapseKey, Content, ContentError, Cursor, Death, Draft, Hearing, Media, Notification,
     NotificationId, Principal, Seq, SourceKey, Tally, Timestamp, TopicKey, TopicName, UserId, UserKey, Via,
 };
 
