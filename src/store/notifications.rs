@@ -9,14 +9,14 @@ use super::writer::Tx;
 use super::{deaths, wordings};
 use crate::model::{
     Action, Category, CollapseKey, Content, Death, Notification, NotificationId, Principal, Priority, Seq, SourceKey,
-    Timestamp, TopicKey, TopicName, UserKey,
+    TemplateName, Timestamp, TopicKey, TopicName, UserKey,
 };
 
 const INSERT_NOTIFICATION: &str = "
     INSERT INTO notifications
         (seq, id, topic, ordinal, category, priority, title, body, data, icon, click, actions, sender, created_at,
-         collapse, expires_at, publisher_kind, publisher, worded, carried)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)";
+         collapse, expires_at, publisher_kind, publisher, worded, carried, template)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
 pub(super) const SELECT_NOTIFICATION: &str = "
     SELECT n.seq, n.id, t.name, c.name, n.priority, n.title, n.body, n.data, n.icon, n.click, n.actions, n.sender,
            n.created_at, n.topic, n.category, n.died, n.worded
@@ -58,6 +58,8 @@ pub(super) struct Record<'n> {
     pub(super) publisher: &'n Principal,
     /// Whether it goes by other media than the inbox too.
     pub(super) carried: bool,
+    /// By which it was published.
+    pub(super) template: Option<&'n TemplateName>,
 }
 
 pub(super) fn insert(tx: &Tx<'_>, record: &Record<'_>) -> Result<(), rusqlite::Error> {
@@ -84,6 +86,7 @@ pub(super) fn insert(tx: &Tx<'_>, record: &Record<'_>) -> Result<(), rusqlite::E
         publisher,
         !content.wordings.is_empty(),
         record.carried,
+        record.template,
     ])?;
     wordings::keep(tx, *id, &content.wordings)
 }

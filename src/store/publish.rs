@@ -383,7 +383,9 @@ impl Outgoing<'_> {
     ) -> Result<(), rusqlite::Error> {
         let Self { collapse, expires_at, publisher, .. } = *self;
         let carried = !self.via.media.is_empty();
-        notifications::insert(tx, &Record { notification, category, topic, collapse, expires_at, publisher, carried })
+        let template = self.via.template.as_ref();
+        let record = Record { notification, category, topic, collapse, expires_at, publisher, carried, template };
+        notifications::insert(tx, &record)
     }
 
     fn notification(&self, seq: Seq, topic: Option<TopicName>, category: Category) -> Notification {
