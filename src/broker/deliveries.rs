@@ -1,4 +1,4 @@
-//! The message log: what became of deliveries, and trying dead ones again.
+//! Deliveries: what became of them, and trying dead ones again. With what was placed in the app they are the message log.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl Broker {
         Retry { deliveries, media: Arc::new(self.inner.config().media.clone()), now: self.inner.clock.now() }
     }
 
-    fn told(&self, delivery: Delivery) -> Told {
+    pub(super) fn told(&self, delivery: Delivery) -> Told {
         let carried = match self.held(&delivery) {
             _ if !self.config().media.has(delivery.medium) => Carried::No,
             Some(why) => Carried::Held(why),
@@ -95,7 +95,7 @@ impl Broker {
     }
 }
 
-fn may_look(by: &Identity) -> Result<(), BrokerError> {
+pub(super) fn may_look(by: &Identity) -> Result<(), BrokerError> {
     if by.has(&Scope::Users) {
         Ok(())
     } else {

@@ -3,15 +3,20 @@
 //! **Invariants**: a publish that is refused is refused here, by the same checks and in the same words; nothing is stored,
 //! nobody is told, and no idempotency key is used.
 //!
-//! Each step is a function of its own that adds a [`Decision`], so that what comes later (deliveries) is one more.
+//! Each step is a function of its own that adds a [`Decision`]. Whether a medium would be tried is judged where it is for a
+//! real delivery ([`Media::judge`]).
 
 use uuid::Uuid;
 
-use super::publish::{may_publish, when};
+use super::publish::may_publish;
 use super::{Broker, BrokerError};
-use crate::model::{Audience, CollapseKey, Draft, Identity, NotificationId, Profile, Scope, TemplateUse, UserId};
+use crate::model::{
+    Audience, CollapseKey, Draft, Hearing, Identity, Locale, Media, Medium, NotificationId, Profile, Scope, Skip,
+    TemplateName, UserId, Wish, Wordings,
+};
 use crate::store::{Publish, Rehearse, Rehearsed};
 use crate::wire::explain::{Decision, MAX_EXPLAINED, Person, Rehearsal, Step};
+use crate::wire::message_log::IN_APP;
 use crate::wire::publish::PublishBody;
 
 /// What is known of one person.
@@ -45,7 +50,7 @@ impl Broker {
         let now = self.inner.clock.now();
         let publish = Publish {
             id: NotificationId(Uuid::now_v7()),
-            when: when(&draft.life, now, self.inner.config().schedule_horizon),
+            when: self.when(&draft, now),
             draft,
             publisher: by.principal(),
             idempotency: None,
@@ -61,7 +66,8 @@ impl Broker {
         // Somebody's language is theirs: who may publish to people may not read who they are.
         let people = if by.has(&Scope::Users) {
             let known = self.known(named, draft.life.collapse.clone()).await?;
-            let explain = |known| explain(known, &draft, template.as_ref(), &rehearsed);
+            let config = self.config();
+            let explain = |known| explain(known, &draft, &config.media, &rehearsed);
             Some(known.into_iter().map(explain).collect())
         } else {
             None
@@ -102,18 +108,18 @@ impl Broker {
     }
 }
 
-fn explain(known: Known, draft: &Draft, template: Option<&TemplateUse>, rehearsed: &Rehearsed) -> Person {
-    let decisions = vec![
-        audience(&known),
-        wording(&known, draft, template),
-        Decision::new(
-            Step::Preference,
-            "none",
-            "preferences are about media besides the inbox, which a dry run does not look at yet",
-        ),
-        dedupe(&known, draft),
-        medium(rehearsed),
-    ];
+fn explain(known: Known, draft: &Draft, media: &Media, rehearsed: &Rehearsed) -> Person {
+    let locale = known.profile.locale.as_ref();
+    let mut decisions = vec![audience(&known), wording(draft.via.template.as_ref(), locale, &draft.content.wordings)];
+    if draft.via.media.is_empty() {
+        let reason = "it goes by no medium besides the inbox, and preferences are about those";
+        decisions.push(Decision::new(Step::Preference, "none", reason));
+    }
+    let via = &draft.via.media;
+    decisions.extend(via.iter().map(|medium| preference(&known.profile, *medium, rehearsed)));
+    decisions.push(dedupe(&known, draft));
+    decisions.push(inbox(rehearsed));
+    decisions.extend(via.iter().map(|medium| carried(&known.profile, *medium, media, rehearsed)));
     Person { user: known.user, decisions }
 }
 
@@ -128,23 +134,37 @@ fn audience(known: &Known) -> Decision {
     }
 }
 
-fn wording(known: &Known, draft: &Draft, template: Option<&TemplateUse>) -> Decision {
+/// Which text of a template the inbox shows to somebody who reads this language.
+pub(super) fn wording(template: Option<&TemplateName>, locale: Option<&Locale>, wordings: &Wordings) -> Decision {
     let decision = |decision, reason: String| Decision::new(Step::Template, decision, reason);
-    let Some(TemplateUse { name, .. }) = template else {
-        return decision("none", "the publish says its text itself".to_owned());
+    let name = match template {
+        None if wordings.is_empty() => return decision("none", "the publish says its text itself".to_owned()),
+        None => "the template".to_owned(),
+        Some(name) => format!("the template `{name}`"),
     };
-    let wordings = &draft.content.wordings;
     if wordings.is_empty() {
-        return decision("default", format!("the template `{name}` has one language"));
+        return decision("default", format!("{name} has one language"));
     }
-    match &known.profile.locale {
-        None => decision("default", "they have chosen no language".to_owned()),
+    match locale {
+        None => decision("default", format!("they have chosen no language; {name} says it in its own")),
         Some(locale) => match locale.best(wordings) {
-            Some((found, _)) => {
-                decision("worded", format!("they read `{locale}`; the template `{name}` has `{found}`"))
-            }
-            None => decision("default", format!("they read `{locale}`, which the template `{name}` has not")),
+            Some((found, _)) => decision("worded", format!("they read `{locale}`; {name} has `{found}`")),
+            None => decision("default", format!("they read `{locale}`, which {name} has not")),
         },
+    }
+}
+
+/// What they have said of a medium.
+fn preference(profile: &Profile, medium: Medium, rehearsed: &Rehearsed) -> Decision {
+    let (name, category) = (medium.as_str(), &rehearsed.category);
+    let decision = |decision, reason: String| Decision::new(Step::Preference, decision, reason).by(name);
+    let wish = |unsaid| profile.wants(category, medium, unsaid);
+    match (wish(Wish::Wanted), wish(Wish::Unwanted)) {
+        (Wish::Unwanted, _) => decision("unwanted", Skip::Unwanted.reason(medium, category)),
+        (Wish::Wanted, Wish::Wanted) => decision("wanted", format!("they want {name} about {category}")),
+        (Wish::Wanted, Wish::Unwanted) => {
+            decision("unsaid", format!("they have said nothing of {name} about {category}, so it is wanted"))
+        }
     }
 }
 
@@ -157,9 +177,25 @@ fn dedupe(known: &Known, draft: &Draft) -> Decision {
     }
 }
 
-fn medium(rehearsed: &Rehearsed) -> Decision {
+fn inbox(rehearsed: &Rehearsed) -> Decision {
+    let decision = |decision, reason: String| Decision::new(Step::Medium, decision, reason).by(IN_APP);
     match rehearsed.when.due {
-        None => Decision::new(Step::Medium, "inbox", "it would be there at once"),
-        Some(due) => Decision::new(Step::Medium, "waits", format!("it would come into the inbox at {due}")),
+        None => decision("inbox", "it would be there at once".to_owned()),
+        Some(due) => decision("waits", format!("it would come into the inbox at {due}")),
+    }
+}
+
+/// Whether a medium would be tried. Who is named listens: only what comes by a topic can be muted.
+fn carried(profile: &Profile, medium: Medium, media: &Media, rehearsed: &Rehearsed) -> Decision {
+    let category = &rehearsed.category;
+    let address = profile.address(medium);
+    let wish = profile.wants(category, medium, Wish::Wanted);
+    let decision = |decision, reason: String| Decision::new(Step::Medium, decision, reason).by(medium.as_str());
+    match media.judge(medium, category, Hearing::Listens, wish, address) {
+        Ok(lane) => {
+            let to = address.unwrap_or_default();
+            decision("tried", format!("it would go to {to}, in its turn at {lane}"))
+        }
+        Err(skip) => decision("skipped", skip.reason(medium, category)),
     }
 }

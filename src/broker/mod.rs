@@ -6,6 +6,7 @@
 //!
 //! Rank 3: imports `model`, `wire`, `clock`, `metrics`, `lifecycle`, `interleave`, `store`, `hub`.
 
+mod account;
 mod admission;
 mod deliveries;
 mod ending;
@@ -22,6 +23,7 @@ mod interleavings;
 mod janitor;
 mod keys;
 mod live;
+mod message_log;
 mod newest;
 mod notifications;
 mod opening;

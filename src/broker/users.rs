@@ -129,7 +129,11 @@ fn page(reader: &Reader<'_>, key: Option<UserKey>, user: &UserId, from: ExportFr
         ExportFrom::Deliveries(before) => {
             let asked = Asked { user: Some(user.clone()), ..Asked::default() };
             let rows = reader.deliveries(&asked, before, DELIVERIES_A_PAGE)?;
-            let records = rows.items.into_iter().map(|row| ExportRecord::Delivery(Box::new(row))).collect();
+            let mut records = Vec::with_capacity(rows.items.len());
+            for row in rows.items {
+                let attempts = reader.attempts(row.id)?;
+                records.push(ExportRecord::Delivery(Box::new(row), attempts));
+            }
             Ok(ExportPage { records, next: rows.next.map(|id| ExportFrom::Deliveries(Some(id))) })
         }
     }

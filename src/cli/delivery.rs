@@ -57,7 +57,7 @@ pub(super) enum Command {
 
 /// Which deliveries are meant.
 #[derive(Debug, Default, Args, Serialize)]
-struct Asked {
+pub(super) struct Asked {
     /// Of this notification
     #[arg(long, value_name = "ID")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,7 +136,7 @@ pub(super) struct RetryArgs {
 #[derive(Debug, Deserialize)]
 struct Page {
     deliveries: Vec<Box<RawValue>>,
-    next: Option<u64>,
+    next: Option<String>,
     summary: Option<TalliedBody>,
 }
 
@@ -208,7 +208,7 @@ async fn write(client: &Client, output: Output, path: &str, limit: Option<u64>) 
         count += page.deliveries.len() as u64;
         std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
         match page.next {
-            Some(next) => before = format!("&before={next}"),
+            Some(next) => before = format!("&before={}", segment(next)),
             None => {
                 if let Some(summary) = page.summary.filter(|_| output == Output::People) {
                     eprintln!("{}", told(&summary));
@@ -219,7 +219,7 @@ async fn write(client: &Client, output: Output, path: &str, limit: Option<u64>) 
     }
 }
 
-async fn show(args: ShowArgs) -> anyhow::Result<()> {
+pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
     let ask = Ask::get(format!("/v1/deliveries/{}", args.id));
     let answer = args.server.ask(async |client: &Client| client.ask(&ask).await).await?;
     match Output::of(args.json) {

@@ -9,6 +9,7 @@ use super::body::Body;
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+pub const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
 pub const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// An answer with a body of a type.

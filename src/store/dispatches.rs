@@ -2,6 +2,7 @@
 //! operator does with those that are dead, or too old to be asked about.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -10,7 +11,7 @@ use super::commit::OutboxEvent;
 use super::deliveries::{Noted, wait_in_lane};
 use super::reader::Reader;
 use super::writer::{Need, OpError, Operation, Tx};
-use crate::model::{Category, DeliveryId, DeliveryState, Media, Medium, NotificationId, Timestamp, UserId};
+use crate::model::{Category, DeliveryId, DeliveryState, Media, Medium, NotificationId, Timestamp, UserId, UserKey};
 use crate::wire::delivery::{Asked, Attempt, Delivery, Tallied};
 
 const SELECT_OF_NOTIFICATION: &str = "
@@ -70,15 +71,36 @@ pub(super) const STATEMENTS: &[&str] = &[
 
 /// Rows that one page looks through for those that were asked for.
 pub const MAX_LOOKED_AT: usize = 5_000;
+/// Rows that are looked through for those of one notification to one person.
+const MAX_OF_ONE: usize = 20_000;
 /// Attempts of one delivery that are told, the newest.
 const MAX_ATTEMPTS: u32 = 100;
 
+/// Whether what was found is all there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    All,
+    /// There were too many rows to look through.
+    Unknown,
+}
+
 /// A page of deliveries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryRows {
     pub items: Vec<Delivery>,
     /// Before which the next page begins; `None` at the end.
     pub next: Option<DeliveryId>,
+    /// Where the page ended because it had looked through so many: when the last of them was made.
+    pub cut: Option<Timestamp>,
+}
+
+/// How far times of rows may be out of the order in which they were written: those who ask at the same time are not
+/// served in the order of their clocks.
+const DISORDER: Duration = Duration::from_mins(1);
+
+/// Whether everything that is asked for was written before what was made then, so that a walk from the newest back may end.
+pub(super) fn is_behind(asked: &Asked, made: Timestamp) -> bool {
+    asked.since.is_some_and(|since| made < since.before(DISORDER))
 }
 
 fn delivery(row: &Row<'_>) -> Result<Delivery, rusqlite::Error> {
@@ -117,7 +139,7 @@ impl Reader<'_> {
         let user = match &asked.user {
             None => None,
             Some(name) => match self.user(name)? {
-                None => return Ok(DeliveryRows { items: Vec::new(), next: None }),
+                None => return Ok(DeliveryRows { items: Vec::new(), next: None, cut: None }),
                 found => found,
             },
         };
@@ -140,12 +162,16 @@ impl Reader<'_> {
                 statement.query(params![before, most])?
             }
         };
-        let (mut items, mut looked_at, mut last) = (Vec::new(), 0, None);
+        let (mut items, mut looked_at, mut last, mut made) = (Vec::new(), 0, None, None);
         while let Some(row) = rows.next()? {
             let row = delivery(row)?;
+            if is_behind(asked, row.created_at) {
+                return Ok(DeliveryRows { items, next: None, cut: None });
+            }
+            made = Some(row.created_at);
             if asked.is_met(&row) && row.user.is_some() {
                 if items.len() == limit {
-                    return Ok(DeliveryRows { items, next: last });
+                    return Ok(DeliveryRows { items, next: last, cut: None });
                 }
                 last = Some(row.id);
                 items.push(row);
@@ -154,7 +180,8 @@ impl Reader<'_> {
             }
             looked_at += 1;
         }
-        Ok(DeliveryRows { items, next: last.filter(|_| looked_at == MAX_LOOKED_AT) })
+        let is_cut = looked_at == MAX_LOOKED_AT;
+        Ok(DeliveryRows { items, next: last.filter(|_| is_cut), cut: made.filter(|_| is_cut) })
     }
 
     /// One delivery with its attempts, the oldest first.
@@ -164,6 +191,14 @@ impl Reader<'_> {
     pub fn delivery(&self, id: DeliveryId) -> Result<Option<(Delivery, Vec<Attempt>)>, StoreError> {
         let found = self.sql(SELECT_ONE)?.query_row([id], delivery).optional()?;
         let Some(found) = found.filter(|found| found.user.is_some()) else { return Ok(None) };
+        Ok(Some((found, self.attempts(id)?)))
+    }
+
+    /// The newest attempts at a delivery, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn attempts(&self, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
         let attempt = |row: &Row<'_>| {
             Ok(Attempt {
                 number: row.get(0)?,
@@ -176,7 +211,37 @@ impl Reader<'_> {
         let mut attempts: Vec<Attempt> =
             self.sql(SELECT_ATTEMPTS)?.query_map(params![id, MAX_ATTEMPTS], attempt)?.collect::<Result<_, _>>()?;
         attempts.reverse();
-        Ok(Some((found, attempts)))
+        Ok(attempts)
+    }
+
+    /// The deliveries of one notification to one person, in the order of the media, and whether these are all: it looks
+    /// through a bounded number of those that the person got since it was published.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn deliveries_to(
+        &self,
+        user: UserKey,
+        notification: NotificationId,
+        published_at: Timestamp,
+    ) -> Result<(Vec<Delivery>, Completeness), StoreError> {
+        let most = i64::try_from(MAX_OF_ONE).unwrap_or(i64::MAX);
+        let mut statement = self.sql(SELECT_OF_USER)?;
+        let mut rows = statement.query(params![user, i64::MAX, most])?;
+        let (mut found, mut looked_at) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            looked_at += 1;
+            let made: Timestamp = row.get(11)?;
+            if made < published_at.before(DISORDER) {
+                break;
+            }
+            if row.get::<_, NotificationId>(1)? == notification {
+                found.push(delivery(row)?);
+            }
+        }
+        found.sort_unstable_by_key(|delivery| delivery.medium);
+        let completeness = if looked_at == MAX_OF_ONE { Completeness::Unknown } else { Completeness::All };
+        Ok((found, completeness))
     }
 
     /// How many deliveries of a notification are in which state.

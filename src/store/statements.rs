@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::writer::Operation;
 use super::{
     AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, deliveries, dispatches, erase, expansions,
-    export, follows, idempotency, inbox, keys, leases, letters, log, marks, notifications, profiles, publish, reader,
-    recount, rehearsal, replay, retention, revocations, schedule, sight, states, status, strays, templates, tickets,
+    export, follows, idempotency, inbox, keys, leases, letters, log, marks, notifications, placed, profiles, publish,
+    reader, recount, rehearsal, replay, retention, revocations, schedule, sight, states, status, strays, templates, tickets,
     topics, users, wordings,
 };
 use crate::lifecycle::Lifecycle;
@@ -42,6 +42,7 @@ const FILES: &[(&str, &[&str])] = &[
     ("log.rs", log::STATEMENTS),
     ("marks.rs", marks::STATEMENTS),
     ("notifications.rs", notifications::STATEMENTS),
+    ("placed.rs", placed::STATEMENTS),
     ("profiles.rs", profiles::STATEMENTS),
     ("publish.rs", publish::STATEMENTS),
     ("reader.rs", reader::STATEMENTS),
@@ -248,8 +249,12 @@ const HOT: &[(&str, &str, &str)] = &[
     ),
     ("dispatches.rs", "deliveries_by_user JOIN", "SEARCH d USING INDEX deliveries_by_user (user=? AND id<?)"),
     ("dispatches.rs", "count(*), min", "SEARCH deliveries USING COVERING INDEX deliveries_due (medium=?)"),
+    ("placed.rs", "SELECT n.seq", "SEARCH n USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+    ("placed.rs", "FROM entries WHERE", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
+    ("placed.rs", "FROM entries e", "SEARCH e USING COVERING INDEX entries_by_notification (seq=? AND user<?)"),
     ("expansions.rs", "standings_by_topic", "SEARCH s USING INDEX standings_by_topic (source=? AND user>?)"),
-    ("states.rs", "FROM marks", "SEARCH marks USING PRIMARY KEY (user=? AND source=? AND seq=?)"),
+    ("states.rs", "min(at)", "SEARCH watermarks USING PRIMARY KEY (user=? AND category=? AND kind=? AND upto>?)"),
+    ("states.rs", "SELECT kind, at FROM marks", "SEARCH marks USING PRIMARY KEY (user=? AND source=? AND seq=?)"),
     ("marks.rs", "UPDATE marks", "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)"),
     (
         "marks.rs",

@@ -12,9 +12,17 @@ const SELECT_MARKS: &str = "SELECT kind, at FROM marks WHERE user = ?1 AND sourc
 const SELECT_WATERMARKS: &str = "SELECT category, kind, upto, at FROM watermarks WHERE user = ?1 AND upto >= ?2";
 /// How far each watermark reaches now.
 const SELECT_REACH: &str = "SELECT category, kind, max(upto) FROM watermarks WHERE user = ?1 GROUP BY category, kind";
+/// Its own marks, and whether they were made before a moment of the log.
+const SELECT_MARKS_UNTIL: &str = "
+    SELECT kind, CASE WHEN changed < ?4 THEN at END FROM marks WHERE user = ?1 AND source = ?2 AND seq = ?3";
+/// The plus keeps SQLite from walking through all that the user ever marked.
+const SELECT_COVERED: &str = "
+    SELECT min(at) FROM watermarks
+    WHERE user = ?1 AND category IN (0, ?2) AND kind = ?3 AND upto >= ?4 AND +changed < ?5";
 
 #[cfg(test)]
-pub(super) const STATEMENTS: &[&str] = &[SELECT_MARKS, SELECT_WATERMARKS, SELECT_REACH];
+pub(super) const STATEMENTS: &[&str] =
+    &[SELECT_MARKS, SELECT_WATERMARKS, SELECT_REACH, SELECT_MARKS_UNTIL, SELECT_COVERED];
 
 /// The category of a watermark that covers all categories.
 pub(super) const ALL_CATEGORIES: i64 = 0;
@@ -61,6 +69,28 @@ impl<'c> States<'c> {
         }
         Ok(state)
     }
+}
+
+/// The state that one entry was in before `until`: what is marked after its death says nothing of it.
+pub(super) fn as_of(
+    connection: &Connection,
+    user: UserKey,
+    source: SourceKey,
+    category: i64,
+    seq: Seq,
+    until: Seq,
+) -> Result<EntryState, rusqlite::Error> {
+    let mut state = EntryState::default();
+    let mut covered = connection.prepare_cached(SELECT_COVERED)?;
+    for kind in MarkKind::ALL {
+        state.set(kind, covered.query_row(params![user, category, kind, seq, until], |row| row.get(0))?);
+    }
+    let mut marks = connection.prepare_cached(SELECT_MARKS_UNTIL)?;
+    let mut rows = marks.query(params![user, source, seq, until])?;
+    while let Some(row) = rows.next()? {
+        state.set(row.get(0)?, row.get(1)?);
+    }
+    Ok(state)
 }
 
 /// How far a user's watermarks reach.

@@ -259,26 +259,10 @@ pub struct TalliedBody {
     pub skipped: u64,
 }
 
-/// [`DeliveryPage`] as a body.
-#[derive(Serialize)]
-pub struct DeliveriesBody<'a> {
-    deliveries: Vec<DeliveryBody<'a>>,
-    next: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    summary: Option<TalliedBody>,
-}
-
-impl<'a> From<&'a DeliveryPage> for DeliveriesBody<'a> {
-    fn from(page: &'a DeliveryPage) -> Self {
-        let summary = page.tallied.map(|tallied| {
-            let Tallied { pending, leased, sent, dead, cancelled, skipped, expanding } = tallied;
-            TalliedBody { finished: tallied.is_finished(), expanding, pending, leased, sent, dead, cancelled, skipped }
-        });
-        Self {
-            deliveries: page.items.iter().map(DeliveryBody::from).collect(),
-            next: page.next.map(|DeliveryId(id)| id),
-            summary,
-        }
+impl From<Tallied> for TalliedBody {
+    fn from(tallied: Tallied) -> Self {
+        let Tallied { pending, leased, sent, dead, cancelled, skipped, expanding } = tallied;
+        Self { finished: tallied.is_finished(), expanding, pending, leased, sent, dead, cancelled, skipped }
     }
 }
 
@@ -301,14 +285,25 @@ pub struct TimelineBody<'a> {
 
 impl<'a> From<&'a Timeline> for TimelineBody<'a> {
     fn from(timeline: &'a Timeline) -> Self {
-        let attempt = |attempt: &'a Attempt| AttemptBody {
-            number: attempt.number,
-            at: Text(&attempt.at),
-            outcome: attempt.outcome.as_str(),
-            answer: &attempt.answer,
-            next_at: attempt.next_at.as_ref().map(Text),
-        };
-        Self { delivery: DeliveryBody::from(&timeline.told), timeline: timeline.attempts.iter().map(attempt).collect() }
+        Self { delivery: DeliveryBody::from(&timeline.told), timeline: attempts(&timeline.attempts) }
+    }
+}
+
+impl<'a> TimelineBody<'a> {
+    /// A delivery as its person's export tells it.
+    pub fn new(delivery: &'a Delivery, tried: &'a [Attempt]) -> Self {
+        Self { delivery: DeliveryBody::from(delivery), timeline: attempts(tried) }
+    }
+}
+
+fn attempts(attempts: &[Attempt]) -> Vec<AttemptBody<'_>> {
+    attempts.iter().map(AttemptBody::from).collect()
+}
+
+impl<'a> From<&'a Attempt> for AttemptBody<'a> {
+    fn from(attempt: &'a Attempt) -> Self {
+        let Attempt { number, at, outcome, answer, next_at } = attempt;
+        Self { number: *number, at: Text(at), outcome: outcome.as_str(), answer, next_at: next_at.as_ref().map(Text) }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod inbox;
 pub mod json;
 pub mod manage;
 pub mod measure;
+pub mod message_log;
 pub mod operation;
 pub mod ops;
 pub mod plain;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::delivery::{Delivery, DeliveryBody};
+use super::delivery::{Attempt, Delivery, TimelineBody};
 use super::event::{CountsBody, NotificationBody, Text};
 use super::inbox::{Entry, EntryBody};
 use super::json::{BodyError, Fields};
@@ -104,7 +104,8 @@ pub enum ExportRecord {
     Entry(Entry),
     Published(Notification),
     Scheduled(Box<Scheduled>),
-    Delivery(Box<Delivery>),
+    /// With its attempts.
+    Delivery(Box<Delivery>, Vec<Attempt>),
 }
 
 /// A page of an export.
@@ -225,7 +226,7 @@ pub enum RecordBody<'a> {
     Entry(EntryBody<'a>),
     Published(NotificationBody<'a>),
     Scheduled(ScheduledBody<'a>),
-    Delivery(DeliveryBody<'a>),
+    Delivery(TimelineBody<'a>),
 }
 
 impl<'a> From<&'a ExportRecord> for RecordBody<'a> {
@@ -254,7 +255,7 @@ impl<'a> From<&'a ExportRecord> for RecordBody<'a> {
                 Self::Published(NotificationBody { notification, state: None, replayed: true })
             }
             ExportRecord::Scheduled(scheduled) => Self::Scheduled(ScheduledBody(scheduled)),
-            ExportRecord::Delivery(delivery) => Self::Delivery(DeliveryBody::from(&**delivery)),
+            ExportRecord::Delivery(delivery, attempts) => Self::Delivery(TimelineBody::new(delivery, attempts)),
         }
     }
 }

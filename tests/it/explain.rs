@@ -134,3 +134,42 @@ fn only_one_publish_can_be_tried() {
     let refused = server.operate(Ask::put(&path).json(&change)).expect(422).json();
     assert_eq!(refused["errors"][0]["pointer"], "/dry_run");
 }
+
+#[test]
+fn each_medium_is_judged_for_each_person_as_it_would_be_in_earnest() {
+    let mail = Setup::serve().env("TIDINGS_EMAIL_FROM", "library@example.org");
+    let server = mail.env("TIDINGS_EMAIL_URL", "smtp://127.0.0.1:9?tls=none").start();
+    let know = |user: &str, profile: Value| server.operate(Ask::put(&format!("/v1/users/{user}")).json(&profile));
+    know("alice", json!({ "email": "alice@mail.example" }));
+    know("carol", json!({ "email": "carol@mail.example", "preferences": { "loans": { "email": false } } }));
+    know("dave", json!({ "preferences": { "*": { "email": true } } }));
+    let to = json!({ "users": ["alice", "bob", "carol", "dave"] });
+    let body = json!({ "to": to, "title": "x", "category": "loans", "via": ["email"] });
+    let told = tried(&server, &body);
+    let judged = |person: usize| [decisions(&told, person)[2].clone(), decisions(&told, person)[5].clone()];
+    assert_eq!(decisions(&told, 0)[4], "medium: inbox");
+    assert_eq!(judged(0), ["preference: unsaid", "medium: tried"]);
+    assert_eq!(judged(1), ["preference: unsaid", "medium: skipped"]);
+    assert_eq!(judged(2), ["preference: unwanted", "medium: skipped"]);
+    assert_eq!(judged(3), ["preference: wanted", "medium: skipped"]);
+    let reason =
+        |person: usize| told["people"][person]["decisions"][5]["reason"].as_str().expect("a reason").to_owned();
+    assert!(reason(0).contains("alice@mail.example"), "{}", reason(0));
+
+    // The same words stand in the log when it is meant.
+    let id = server.publish(&body)["id"].as_str().expect("an id").to_owned();
+    let log = server.operate(Ask::get(&format!("/v1/deliveries?notification={id}"))).expect(200).json();
+    for line in log["deliveries"].as_array().expect("a list") {
+        let user = line["user"].as_str().expect("a user");
+        let person = ["alice", "bob", "carol", "dave"].iter().position(|name| *name == user).expect("one of them");
+        assert_eq!(line["state"] == "skipped", person > 0, "{line}");
+        if person > 0 {
+            assert_eq!(line["reason"].as_str(), Some(reason(person).as_str()));
+        }
+    }
+    // What is not set up is refused, as it would be.
+    let refused = json!({ "to": to, "title": "x", "via": ["dingtalk"] });
+    let meant = server.operate(Ask::post("/v1/notifications").json(&refused)).problem(422, "invalid");
+    let asked = server.operate(Ask::post("/v1/notifications").json(&with_dry_run(&refused))).problem(422, "invalid");
+    assert_eq!(asked["errors"], meant["errors"]);
+}

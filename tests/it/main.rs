@@ -27,6 +27,7 @@ mod lives;
 mod logs;
 mod mail;
 mod mended;
+mod message_log;
 mod opening;
 mod operator;
 mod outbox;

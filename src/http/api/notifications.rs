@@ -1,4 +1,4 @@
-//! `/v1/notifications/{id}`: what became of a notification, who did what with it, and taking it back.
+//! `/v1/notifications/{id}`: what became of a notification, for all and for one, who did what with it, and taking it back.
 
 use http::{Response, StatusCode};
 
@@ -6,7 +6,9 @@ use super::topics::{DEFAULT_PAGE, MAX_PAGE};
 use crate::http::answer;
 use crate::http::body::Body;
 use crate::http::call::Call;
+use crate::http::query::bad;
 use crate::model::UserId;
+use crate::wire::explain::AccountBody;
 use crate::wire::problem::Problem;
 use crate::wire::status::{RecipientsBody, RetractedBody, StatusBody};
 
@@ -23,6 +25,15 @@ pub async fn recipients(call: &Call) -> Result<Response<Body>, Problem> {
     let limit = call.query.limit(DEFAULT_PAGE, MAX_PAGE)?;
     let page = call.broker().recipients(call.identity()?, call.notification()?, after, limit).await?;
     Ok(answer::json(StatusCode::OK, &RecipientsBody::from(&page)))
+}
+
+/// `GET /v1/notifications/{id}/explain`.
+pub async fn explain(call: &Call) -> Result<Response<Body>, Problem> {
+    call.query.only(&["user"])?;
+    let user = call.query.text("user")?.ok_or_else(|| bad("user", "is missing: it says about whom"))?;
+    let user = UserId::new(user).map_err(|e| bad("user", &e.to_string()))?;
+    let account = call.broker().account(call.identity()?, call.notification()?, user).await?;
+    Ok(answer::json(StatusCode::OK, &AccountBody::from(&account)))
 }
 
 /// `DELETE /v1/notifications/{id}`.
