@@ -23,12 +23,14 @@ mod local;
 mod logs;
 mod mail;
 mod manual;
+mod message_log;
 mod notification;
 mod ops;
 mod profile;
 mod progress;
 mod publish;
 mod reach;
+mod records;
 mod schedule;
 mod serve;
 mod settings;
@@ -103,6 +105,8 @@ enum Command {
     /// What went to whom by mail and DingTalk; try again what did not arrive.
     #[command(subcommand)]
     Delivery(delivery::Command),
+    /// What went to whom, in the app too: "did she get it?".
+    Log(Box<message_log::Args>),
     /// Notifications that wait for their time.
     #[command(subcommand)]
     Schedule(schedule::Command),
@@ -193,6 +197,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Topic(command) => block_on(topic::run(command)),
         Command::Notification(command) => block_on(notification::run(command)),
         Command::Delivery(command) => block_on(delivery::run(command)),
+        Command::Log(args) => block_on(message_log::run(*args)),
         Command::Schedule(command) => block_on(schedule::run(command)),
         Command::User(command) => block_on(user::run(command)),
         Command::Template(command) => block_on(template::run(command)),
