@@ -182,7 +182,7 @@ impl Server {
         if let Some(deliver) = config.deliver {
             // It must have given back what it can before connections are cut.
             let (grace, patience) = (config.deadlines.drain * 4 / 5, deliver.patience());
-            let workers = Workers { grace, patience, ..deliver.workers };
+            let workers = Workers { patience, grace, ..deliver.workers };
             deliver::start(broker.clone(), carriers, workers, &lifecycle);
         }
         let status = status(&listeners);

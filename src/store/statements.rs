@@ -13,8 +13,8 @@ use super::writer::Operation;
 use super::{
     AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, deliveries, dispatches, erase, expansions,
     export, follows, idempotency, inbox, keys, leases, letters, log, marks, notifications, placed, profiles, publish,
-    reader, recount, rehearsal, replay, retention, revocations, schedule, sight, states, status, strays, templates, tickets,
-    topics, users, wordings,
+    reader, recount, rehearsal, replay, retention, revocations, schedule, sight, states, status, strays, templates,
+    tickets, topics, users, wordings,
 };
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;

@@ -479,10 +479,9 @@ async fn who_wants_it_no_more_or_has_no_address_any_more_gets_nothing_that_still
         stage.know(name, Some(&format!("{name}@mail.example")), Vec::new()).await;
         stage.broker.follow(&operator, &topic, &user(name), 0).await.expect("follows");
     }
-    let body = json!({ "to": "topic:ops", "title": "x", "category": "loans", "via": ["email"] });
-    let id = stage.publish(&body).await;
+    let id = stage.publish(&json!({ "to": "topic:ops", "title": "x", "via": ["email"] })).await;
     stage.until("all are made", id, |tallied| tallied.pending == 4 && !tallied.expanding).await;
-    stage.know("alice", None, unwanted("loans")).await;
+    stage.know("alice", None, unwanted("general")).await;
     let without = ProfileEdit { email: Edit::Clear, ..ProfileEdit::default() };
     stage.broker.put_profile(&operator, &user("bob"), without).await.expect("is known");
     stage.broker.mute(&identity("carol"), &topic, broker::Mute::On).await.expect("mutes");
@@ -493,7 +492,7 @@ async fn who_wants_it_no_more_or_has_no_address_any_more_gets_nothing_that_still
     assert_eq!(script.users(), ["dave"]);
     let of = stage.of(id).await;
     for (name, why) in [
-        ("alice", "unsubscribed: does not want email about loans any more"),
+        ("alice", "unsubscribed: does not want email about general any more"),
         ("bob", "no email address is known any more"),
         ("carol", "has muted the topic"),
     ] {

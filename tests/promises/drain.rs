@@ -3,14 +3,16 @@
 //! The quick form drains 200 streams; `TIDINGS_DRAIN_STREAMS=1000` is the full one, which judges the time too.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::{Barrier, mpsc};
 use tokio::time::timeout;
 
 use crate::crowd::line::{Asker, Line, TRANSPORTS};
 use crate::crowd::{address, long_token, runtime, setting, user};
+use crate::shim::failing;
 use crate::support::http::Ask;
 use crate::support::poll::figure;
 use crate::support::server::Server;
@@ -110,6 +112,32 @@ fn a_drain_under_load_ends_well_and_everyone_is_told_when_to_come_back() {
     server.restart();
     let kept = kept(&server);
     assert!(acknowledged.is_subset(&kept), "lost: {:?}", acknowledged.difference(&kept).collect::<Vec<_>>());
+}
+
+/// A disk that never answers again is not waited for.
+#[test]
+fn on_a_disk_that_hangs_the_server_leaves_at_its_hard_deadline_and_says_so() {
+    let mut server = Server::start();
+    let credential = server.key(&["publish"]);
+    assert!(server.terminate().0.success());
+    let aside = tempfile::tempdir().expect("a directory");
+    let hung = aside.path().join("hung");
+    let mut server = failing(server.stop(), &hung, "sync:20:HANG:on")
+        .env("TIDINGS_SERVER_DRAIN_DEADLINE", "1s")
+        .env("TIDINGS_SERVER_HARD_DEADLINE", "3s")
+        .start();
+    let ask = Ask::post("/v1/notifications").bearer(&credential).json(&json!({ "to": "user:alice", "title": "t" }));
+    let place = server.place().clone();
+    // The last of them is answered by nobody.
+    let publisher = std::thread::spawn(move || while ask.attempt(&place).is_ok_and(|answer| answer.status() == 201) {});
+    wait_for("the disk to hang", || std::fs::metadata(&hung).is_ok_and(|log| log.len() > 0).then_some(()));
+    let asked = Instant::now();
+    server.signal(Signal::TERM);
+    let status = server.exit();
+    assert_eq!(status.code(), Some(1), "{}", server.log());
+    assert!(server.log().contains("did not end within the hard deadline"), "{}", server.log());
+    assert!(asked.elapsed() >= Duration::from_secs(3), "{:?}", asked.elapsed());
+    publisher.join().expect("it only publishes");
 }
 
 /// Titles of all that is in the log.

@@ -6,7 +6,7 @@
  *                                  SHIM_FAIL only the failures
  *   SHIM_FAIL=write|sync:N:ERRNO:once|on
  *                                  lets the N-th write (or fsync) fail, that one or all from then on; KILL for ERRNO lets
- *                                  it be done and kills the server before it hears of that
+ *                                  it be done and kills the server before it hears of that, HANG never comes back
  *
  * A record of the log: five little-endian 64-bit numbers (kind, file, offset, length of what follows, length of the file for
  * a truncation), then the bytes. Each is in the log before the call returns to the server, so whatever an answer rests on
@@ -38,7 +38,7 @@ static char directory[PATH_MAX];
 static int log_fd = -1;
 static enum kind fail_kind;
 static long fail_at = -1, seen;
-static int fail_errno, fail_on, fail_kills;
+static int fail_errno, fail_on, fail_kills, fail_hangs;
 
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
@@ -71,6 +71,7 @@ __attribute__((constructor)) static void begin(void) {
         fail_errno = strcmp(code, "ENOSPC") ? EIO : ENOSPC;
         fail_on = !strcmp(when, "on");
         fail_kills = !strcmp(code, "KILL");
+        fail_hangs = !strcmp(code, "HANG");
     }
 }
 
@@ -103,6 +104,7 @@ static int fails(enum kind kind, int file) {
     seen++;
     if (seen != fail_at && !(fail_on && seen > fail_at)) return 0;
     record(FAULT, file, seen, 0, 0, 0);
+    while (fail_hangs) pause(); /* Whoever wants the disk now waits for the lock. */
     errno = fail_errno;
     return fail_kills ? -1 : 1;
 }
