@@ -22,6 +22,7 @@ impl Broker {
         query: LogQuery,
         before: LogCursor,
         limit: usize,
+        summary: Summary,
     ) -> Result<LogPage, BrokerError> {
         may_look(by)?;
         let read = self.inner.store.read(move |session| {
@@ -37,7 +38,8 @@ impl Broker {
                 } else {
                     reader.placed(&query, before.placed, limit)?
                 };
-                let tallied = query.asked.notification.map(|id| reader.tally_deliveries(id)).transpose()?;
+                let counted = query.asked.notification.filter(|_| summary == Summary::Counted);
+                let tallied = counted.map(|id| reader.tally_deliveries(id)).transpose()?;
                 Ok((merge(sent, placed, before, limit), tallied))
             })
         });
@@ -49,6 +51,13 @@ impl Broker {
         });
         Ok(LogPage { lines: lines.collect(), next, cut, tallied })
     }
+}
+
+/// Whether a notification's deliveries are counted with a page: that reads each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Summary {
+    Counted,
+    None,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

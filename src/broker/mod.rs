@@ -59,6 +59,7 @@ pub use holds::Hold;
 pub use identity::Credentials;
 pub use inbox::InboxQuery;
 pub use intake::{IntakeState, Untaken, Went};
+pub use message_log::Summary;
 pub use outbox::{Lane, Lease, MAX_ANSWER_CHARS, Outbox, Wanted, next_try};
 pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};

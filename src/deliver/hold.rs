@@ -2,7 +2,8 @@
 //!
 //! A set-up that is held is tried by itself: one attempt after a pause, which doubles from [`FIRST_PAUSE`] up to
 //! [`LONGEST_PAUSE`]. The first attempt that comes to anything else lifts the hold. Nobody's delivery pays for it.
-//! **Invariants**: time is an argument; a set-up that comes and goes is told once a [`TOLD_EVERY`] at most.
+//! **Invariants**: time is an argument; a set-up that comes and goes is told once a [`TOLD_EVERY`] at most, and is held since it
+//! was first, unless something was sent meanwhile: a parcel that failed for a reason of its own says little of the set-up.
 //!
 //! Deliberately not here: which faults are of the set-up (the adapters), and what has waited for too long (`broker`).
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Outcome;
 use crate::broker::Hold;
 use crate::model::{Medium, Timestamp};
 
@@ -46,6 +48,8 @@ struct Held {
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     held: BTreeMap<HoldKey, Held>,
+    /// Those that were lifted though nothing was sent: since when they were held, and when they were lifted.
+    doubtful: BTreeMap<HoldKey, (Timestamp, Instant)>,
     /// When each was last told.
     told: BTreeMap<HoldKey, Instant>,
     /// Whether anybody has to be told anew.
@@ -67,7 +71,9 @@ impl Holds {
     pub(super) fn hold(&mut self, set_up: &HoldKey, why: &str, remedy: &str, now: Timestamp, at: Instant) {
         let Some(held) = self.held.get_mut(set_up) else {
             let (medium, lane) = set_up.clone();
-            let hold = Hold { medium, lane, since: now, why: why.to_owned() };
+            let doubtful = self.doubtful.remove(set_up).filter(|(_, at_lift)| at.duration_since(*at_lift) < TOLD_EVERY);
+            let since = doubtful.map_or(now, |(since, _)| since);
+            let hold = Hold { medium, lane, since, why: why.to_owned() };
             self.held.insert(set_up.clone(), Held { hold, pause: FIRST_PAUSE, until: at + FIRST_PAUSE });
             self.news = true;
             self.tell(set_up, why, remedy, at);
@@ -86,8 +92,15 @@ impl Holds {
     }
 
     /// An attempt came to something.
-    pub(super) fn lift(&mut self, set_up: &HoldKey) {
+    pub(super) fn lift(&mut self, set_up: &HoldKey, by: &Outcome, at: Instant) {
+        let was_sent = matches!(by, Outcome::Sent { .. });
+        if was_sent {
+            self.doubtful.remove(set_up);
+        }
         let Some(Held { hold, .. }) = self.held.remove(set_up) else { return };
+        if !was_sent {
+            self.doubtful.insert(set_up.clone(), (hold.since, at));
+        }
         self.prolonged.remove(set_up);
         self.news = true;
         tracing::info!(medium = hold.medium.as_str(), lane = hold.lane, since = %hold.since, "Deliveries go out again");
@@ -130,6 +143,10 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
+    fn sent() -> Outcome {
+        Outcome::Sent { answer: "250".to_owned() }
+    }
+
     fn mail() -> HoldKey {
         (Medium::Email, None)
     }
@@ -150,7 +167,7 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(holds.gate(&(Medium::DingTalk, None), at), Gate::Open);
-        holds.lift(&mail());
+        holds.lift(&mail(), &sent(), at);
         assert_eq!(holds.gate(&mail(), at), Gate::Open);
     }
 
@@ -164,9 +181,27 @@ mod tests {
         assert_eq!((holds.news(), holds.prolonged()), (Some(vec![hold.clone()]), vec![]));
         holds.hold(&robot, "310000", "", NOW.after(FIRST_PAUSE), at + FIRST_PAUSE);
         assert_eq!((holds.news(), holds.prolonged()), (None, vec![hold]), "it is held since it began");
-        holds.lift(&robot);
+        holds.lift(&robot, &sent(), at);
         assert_eq!((holds.news(), holds.prolonged()), (Some(vec![]), vec![]));
-        holds.lift(&robot);
+        holds.lift(&robot, &sent(), at);
         assert_eq!(holds.news(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_for_a_reason_of_its_own_does_not_begin_the_time_of_a_hold_anew() {
+        let (mut holds, at) = (Holds::default(), Instant::now());
+        let later = NOW.after(Duration::from_hours(1));
+        let mut since = |between: Outcome, pause: Duration| {
+            holds.hold(&mail(), "nobody answers", "", NOW, at);
+            holds.lift(&mail(), &between, at);
+            holds.hold(&mail(), "nobody answers", "", later, at + pause);
+            let since = holds.news().expect("it is held")[0].since;
+            holds.lift(&mail(), &sent(), at);
+            since
+        };
+        let own = || Outcome::Later { reason: "not a mail".to_owned(), after: None };
+        assert_eq!(since(own(), FIRST_PAUSE), NOW);
+        assert_eq!(since(own(), TOLD_EVERY), later);
+        assert_eq!(since(sent(), FIRST_PAUSE), later);
     }
 }

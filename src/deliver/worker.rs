@@ -318,7 +318,9 @@ impl Worker {
             Outcome::Held { why, remedy } => self.holds.hold(&set_up, why, remedy, self.broker.clock().now(), at),
             Outcome::NotTried { after, .. } if after.is_zero() => {}
             Outcome::NotTried { after, .. } => self.pause(lane.clone(), at + *after),
-            Outcome::Sent { .. } | Outcome::Later { .. } | Outcome::Never { .. } => self.holds.lift(&set_up),
+            Outcome::Sent { .. } | Outcome::Later { .. } | Outcome::Never { .. } => {
+                self.holds.lift(&set_up, outcome, at);
+            }
         }
     }
 

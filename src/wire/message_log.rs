@@ -422,7 +422,7 @@ fn row(cells: &[String]) -> String {
 /// One cell. What a spreadsheet would run as a formula has an apostrophe before it, and so is text there; names and answers
 /// of other servers come from anybody.
 fn cell(text: &str) -> String {
-    let apostrophe = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { "'" } else { "" };
+    let apostrophe = if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) { "'" } else { "" };
     // Some spreadsheets cut cells at semicolons and tabs.
     if text.contains([',', '"', '\r', '\n', ';', '\t']) {
         format!("\"{apostrophe}{}\"", text.replace('"', "\"\""))

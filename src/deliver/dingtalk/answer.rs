@@ -74,10 +74,12 @@ pub(super) fn read(reply: Result<Reply, PostError>, token: &str) -> Verdict {
         0 => Verdict::Sent { answer: told },
         // Too fast, by the robot's own limit or by that of the whole interface.
         130_101 | 410_100 => Verdict::TooFast { reason: told },
+        // Of the three that it stands for, one is the message's own: it holds none of the robot's keywords.
+        310_000 if is_about_keywords(&errmsg) => Verdict::Refused { reason: told },
         310_000 => Verdict::Fault {
             reason: told,
             remedy: "DingTalk says in the answer which: the signature (secret_file is another robot's, or this machine's clock is \
-                     an hour off), a keyword that is in no message, or this machine's address",
+                     an hour off), or this machine's address",
         },
         300_001 | 300_005 | 40_014 | 400_101 => Verdict::Fault {
             reason: told,
@@ -92,6 +94,10 @@ pub(super) fn read(reply: Result<Reply, PostError>, token: &str) -> Verdict {
         // Busy (-1), and what we do not know, is tried again; the outbox gives up after its schedule.
         _ => Verdict::Later { reason: told, asked: None },
     }
+}
+
+fn is_about_keywords(errmsg: &str) -> bool {
+    errmsg.contains("keyword") || errmsg.contains("关键词")
 }
 
 /// Why there is no answer: nobody was there to hear the message, or it may have been shown.
@@ -159,6 +165,10 @@ mod tests {
         }
         for fault in [310_000, 300_001, 300_005, 400_102] {
             assert!(matches!(code(fault), Verdict::Fault { .. }), "{fault}");
+        }
+        for errmsg in ["keywords not in content, more: […]", "关键词不匹配"] {
+            let answer = of(200, &format!(r#"{{"errcode":310000,"errmsg":"{errmsg}"}}"#));
+            assert!(matches!(answer, Verdict::Refused { .. }), "{errmsg}");
         }
         for refused in [460_101, 430_102, 400_105] {
             assert!(matches!(code(refused), Verdict::Refused { .. }), "{refused}");

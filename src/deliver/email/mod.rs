@@ -215,21 +215,18 @@ const SIGN_IN_CODES: [u16; 4] = [530, 534, 535, 538];
 /// | step | 4xx, no answer, line broken, rubbish | 5xx |
 /// |---|---|---|
 /// | up to the sender | held | held |
-/// | recipient | later | never; held for `530` and its like, later for `x.7.y` |
-/// | content | later | never; held for `530` and its like |
+/// | recipient | later | never; later for `530` and its like, and for `x.7.y` |
+/// | content | later | never; later for `530` and its like |
 ///
-/// A recipient that is refused for a reason of policy (`5.7.1 relay access denied`) is most often our own set-up, and would
-/// end every delivery at once; but it may be this recipient's own, so that it holds up no other. After the end of the content
+/// A recipient that is refused for a reason of policy (`5.7.1 relay access denied`, or `530` for whoever is outside) is most
+/// often our own set-up, and would end every delivery at once; but it may be this recipient's own, so that it holds up no other. After the end of the content
 /// "no answer" may mean that it was taken. A panic may be at what stands in this mail.
 fn outcome(fault: &Fault, privacy: Privacy) -> Outcome {
     let reason = one_line(&fault.to_string());
     match &fault.why {
         Why::Panicked => Outcome::Later { reason, after: None },
         _ if fault.step <= Step::Sender => Outcome::Held { why: reason, remedy: advice(fault, privacy) },
-        Why::Refused { code, .. } if SIGN_IN_CODES.contains(code) => Outcome::Held {
-            why: reason,
-            remedy: "The relay wants a user, or a private line: `tidings mail check` says which.",
-        },
+        Why::Refused { code, .. } if SIGN_IN_CODES.contains(code) => Outcome::Later { reason, after: None },
         Why::Refused { code: 500..600, text } if fault.step == Step::Content || !text.starts_with("5.7.") => {
             Outcome::Never { reason }
         }
@@ -314,7 +311,7 @@ mod tests {
             assert_eq!(word(&panicked), Word::Later, "{panicked}");
         }
         for (code, text) in [(530, "sign in first"), (535, "no"), (538, "not in the clear")] {
-            assert_eq!(word(&refused(Step::Recipient, code, text)), Word::Held, "{code}");
+            assert_eq!(word(&refused(Step::Recipient, code, text)), Word::Later, "{code}");
         }
     }
 }

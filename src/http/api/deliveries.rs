@@ -10,6 +10,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
+use crate::broker::Summary;
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::query::bad;
@@ -33,7 +34,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Problem> {
         Some(text) => LogCursor::parse(text).ok_or_else(|| bad("before", "is not the `next` of a page as it came"))?,
     };
     let limit = call.query.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
-    let page = call.broker().message_log(call.identity()?, query, before, limit).await?;
+    let page = call.broker().message_log(call.identity()?, query, before, limit, Summary::Counted).await?;
     Ok(answer::json(StatusCode::OK, &LogBody::from(&page)))
 }
 
@@ -154,7 +155,7 @@ struct BrokenBody<'a> {
 
 impl Export {
     async fn page(&self, before: LogCursor) -> Result<LogPage, Problem> {
-        Ok(self.app.broker().message_log(&self.by, self.query.clone(), before, EXPORT_PAGE).await?)
+        Ok(self.app.broker().message_log(&self.by, self.query.clone(), before, EXPORT_PAGE, Summary::None).await?)
     }
 
     /// The next page's lines; `None` at the end.
