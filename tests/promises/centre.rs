@@ -57,8 +57,9 @@ impl Company {
     fn found() -> Self {
         // Erlang takes its time; the others start meanwhile.
         let rabbit = std::thread::spawn(|| {
-            let rabbit = Rabbit::start();
+            let mut rabbit = Rabbit::start();
             rabbit.tell(&["setup"]);
+            rabbit.settle();
             rabbit
         });
         // Alice's mail meets greylisting; Carol's mailbox is made after her first mail.

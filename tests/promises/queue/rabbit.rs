@@ -105,6 +105,16 @@ impl Rabbit {
         }
     }
 
+    /// Ends it in order, and starts it again. RabbitMQ writes down lazily which queues there are: one that was made just now is
+    /// gone after a kill, with every message in it that a producer was told is safe.
+    pub fn settle(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            let _ = kill_process_group(Pid::from_child(&node), Signal::TERM);
+            wait_long("RabbitMQ to end", || node.try_wait().expect("it is ours"));
+        }
+        self.restart();
+    }
+
     /// Starts it on what it left, and waits until it answers.
     pub fn restart(&mut self) {
         self.kill();
