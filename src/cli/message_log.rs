@@ -1,24 +1,23 @@
 //! `tidings log`: the message log. What went to whom by which medium, and what was placed in the app; what became of one
 //! notification for one person; and all of it as a file.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
-use indicatif::{BinaryBytes, ProgressBar};
+use indicatif::BinaryBytes;
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::client::{Ask, Client, read};
 use super::delivery;
-use super::draft::{Draft, Present};
 use super::notification;
 use super::reach::ServerArgs;
-use super::records::Records;
+use super::records::{self, Saved};
 use super::show::number;
-use super::{Output, progress, say, segment};
+use super::{Output, say, segment};
 use crate::clock::Clock;
 use crate::model::UserId;
 use crate::wire::measure::duration;
@@ -275,25 +274,9 @@ async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
 async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let format = args.format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let ask = Ask::get(format!("{}format={format}", args.sought.path("/v1/deliveries/export")));
-    let Some(file) = &args.output else {
-        // On one terminal the lines themselves are the sign of life.
-        let bar = if io::stdout().is_terminal() { ProgressBar::hidden() } else { progress::bytes() };
-        let mut out = Records::new(BufWriter::new(io::stdout().lock()), bar);
-        args.server.ask(async |client: &Client| client.pass_on(&ask, &mut out).await).await?;
-        out.flush().context("cannot write to standard output")?;
-        out.progress.finish_and_clear();
-        return out.check();
-    };
-    let draft = Draft::beside(file)?;
-    let mut out = Records::new(BufWriter::new(&draft.file), progress::bytes());
-    args.server.ask(async |client: &Client| client.pass_on(&ask, &mut out).await).await?;
-    out.flush().with_context(|| format!("cannot write {}", file.display()))?;
-    out.progress.finish_and_clear();
-    out.check()?;
-    let head = u64::from(args.format == Format::Csv);
-    let (lines, bytes) = (out.lines.saturating_sub(head), out.bytes);
-    drop(out);
-    draft.put(file, Present::Replace)?;
+    let saved = records::save(&args.server, &ask, args.output.as_deref()).await?;
+    let (Some(file), Some(Saved { lines, bytes })) = (&args.output, saved) else { return Ok(()) };
+    let lines = lines.saturating_sub(u64::from(args.format == Format::Csv));
     match Output::of(args.json) {
         Output::Json => say(json!({ "lines": lines, "bytes": bytes })),
         Output::People => {

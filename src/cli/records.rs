@@ -1,13 +1,17 @@
 //! An export on its way to a file or to standard output: its records are counted, and the last is looked at, since an export
 //! that could not be brought to its end says so there.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
 use serde::Deserialize;
 
-use super::client::{Receive, Refusal, read};
+use super::client::{Ask, Client, Receive, Refusal, read};
+use super::draft::{Draft, Present};
+use super::progress;
+use super::reach::ServerArgs;
 
 /// How the line of an export begins that says that the rest did not come, and how such a row of a table does.
 const BROKEN_BEGINS: &[u8] = br#"{"kind":"problem","#;
@@ -15,12 +19,46 @@ const BROKEN_ROW_BEGINS: &[u8] = b"problem,";
 /// Bytes of a line that are looked at: more than that line has.
 const MAX_LOOKED_AT: usize = 8 * 1024;
 
-/// Counts the records that are written through it, and looks for the one that says that the rest did not come.
-pub(super) struct Records<W> {
-    to: W,
-    pub(super) progress: ProgressBar,
-    pub(super) bytes: u64,
+/// What was written to a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Saved {
     pub(super) lines: u64,
+    pub(super) bytes: u64,
+}
+
+/// Writes an export to a file, which is seen when it is whole, or to standard output as it comes; then nothing is answered.
+///
+/// # Errors
+/// What the server says, also where that stands in the last line; a file that can't be written.
+pub(super) async fn save(server: &ServerArgs, ask: &Ask<'_>, file: Option<&Path>) -> anyhow::Result<Option<Saved>> {
+    let Some(file) = file else {
+        // On one terminal the lines themselves are the sign of life.
+        let bar = if io::stdout().is_terminal() { ProgressBar::hidden() } else { progress::bytes() };
+        let mut out = Records::new(BufWriter::new(io::stdout().lock()), bar);
+        server.ask(async |client: &Client| client.pass_on(ask, &mut out).await).await?;
+        out.flush().context("cannot write to standard output")?;
+        out.progress.finish_and_clear();
+        out.check()?;
+        return Ok(None);
+    };
+    let draft = Draft::beside(file)?;
+    let mut out = Records::new(BufWriter::new(&draft.file), progress::bytes());
+    server.ask(async |client: &Client| client.pass_on(ask, &mut out).await).await?;
+    out.flush().with_context(|| format!("cannot write {}", file.display()))?;
+    out.progress.finish_and_clear();
+    out.check()?;
+    let saved = Saved { lines: out.lines, bytes: out.bytes };
+    drop(out);
+    draft.put(file, Present::Replace)?;
+    Ok(Some(saved))
+}
+
+/// Counts the records that are written through it, and looks for the one that says that the rest did not come.
+struct Records<W> {
+    to: W,
+    progress: ProgressBar,
+    bytes: u64,
+    lines: u64,
     /// The beginning of the line that is being written.
     line: Vec<u8>,
     /// The last line of an export that was not brought to its end.
@@ -34,7 +72,7 @@ struct Broken {
 }
 
 impl<W> Records<W> {
-    pub(super) const fn new(to: W, progress: ProgressBar) -> Self {
+    const fn new(to: W, progress: ProgressBar) -> Self {
         Self { to, progress, bytes: 0, lines: 0, line: Vec::new(), broken: None }
     }
 
@@ -42,7 +80,7 @@ impl<W> Records<W> {
     ///
     /// # Errors
     /// What that record says.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> anyhow::Result<()> {
         match &self.broken {
             Some(line) if line.starts_with(BROKEN_ROW_BEGINS) => {
                 bail!("the export broke off: {}", String::from_utf8_lossy(&line[BROKEN_ROW_BEGINS.len()..]).trim_end())
@@ -87,7 +125,6 @@ impl<W: Write> Write for Records<W> {
 mod tests {
     use std::fs;
 
-    use super::super::draft::{Draft, Present};
     use super::*;
 
     #[test]

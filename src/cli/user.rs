@@ -1,24 +1,23 @@
 //! `tidings user`: who a person is, their counts, everything that is stored about them, and its end.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use http::Method;
-use indicatif::{BinaryBytes, ProgressBar};
+use indicatif::BinaryBytes;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::client::{Ask, Client, read};
-use super::draft::{Draft, Present};
 use super::ops::NOBODY;
 use super::reach::ServerArgs;
-use super::records::Records;
+use super::records::{self, Saved};
 use super::show::{List, number};
 use super::upkeep::{Counts, compact_now};
-use super::{Output, Usage, import, profile, progress, say, segment};
+use super::{Output, Usage, import, profile, say, segment};
 use crate::model::UserId;
 
 /// How long an erasure may take: it is as long as the inbox.
@@ -228,21 +227,8 @@ async fn counts(args: CountsArgs) -> anyhow::Result<()> {
 
 async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let ask = Ask::get(format!("{}/export", path(&args.user)));
-    let Some(file) = &args.output else {
-        let mut out = Records::new(BufWriter::new(io::stdout().lock()), ProgressBar::hidden());
-        args.server.ask(async |client: &Client| client.pass_on(&ask, &mut out).await).await?;
-        out.flush().context("cannot write to standard output")?;
-        return out.check();
-    };
-    let draft = Draft::beside(file)?;
-    let mut out = Records::new(BufWriter::new(&draft.file), progress::bytes());
-    args.server.ask(async |client: &Client| client.pass_on(&ask, &mut out).await).await?;
-    out.flush().with_context(|| format!("cannot write {}", file.display()))?;
-    out.progress.finish_and_clear();
-    out.check()?;
-    let (records, bytes) = (out.lines, out.bytes);
-    drop(out);
-    draft.put(file, Present::Replace)?;
+    let saved = records::save(&args.server, &ask, args.output.as_deref()).await?;
+    let (Some(file), Some(Saved { lines: records, bytes })) = (&args.output, saved) else { return Ok(()) };
     match Output::of(args.json) {
         Output::Json => say(json!({ "user": args.user.as_str(), "records": records, "bytes": bytes })),
         Output::People => say(format_args!(

@@ -23,6 +23,7 @@ mod compress;
 mod connection;
 mod cookie;
 mod cors;
+mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 mod limits;

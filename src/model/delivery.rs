@@ -178,6 +178,9 @@ pub enum Hearing {
     HasMuted,
 }
 
+/// [`Skip::HasMuted`] for people, as a delivery keeps it.
+pub const MUTED: &str = "has muted the topic";
+
 /// Why a medium is not tried for somebody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skip {
@@ -196,7 +199,7 @@ impl Skip {
     pub fn reason(self, medium: Medium, category: &Category) -> String {
         let name = medium.as_str();
         match self {
-            Self::HasMuted => "has muted the topic".to_owned(),
+            Self::HasMuted => MUTED.to_owned(),
             Self::Unwanted => format!("does not want {name} about {category}"),
             Self::NoAddress => format!("no {name} address is known"),
             Self::NotSetUp => format!("{name} is not set up here"),

@@ -25,8 +25,8 @@ pub use address::{DingTalkId, Email, InvalidAddress, TimeZone};
 pub use audience::{Audience, FollowRule, MAX_RECIPIENTS};
 pub use counts::{CategoryCounts, Counts, Tally};
 pub use delivery::{
-    AttemptOutcome, Bulk, DeliveryId, DeliveryState, Form, Hearing, Letter, Lettering, Mail, Media, Outcome, Parcel,
-    Skip, Via,
+    AttemptOutcome, Bulk, DeliveryId, DeliveryState, Form, Hearing, Letter, Lettering, MUTED, Mail, Media, Outcome,
+    Parcel, Skip, Via,
 };
 pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TopicPattern, UserIdentity};
 pub use life::{CollapseKey, Death, Deliver, Expiry, Life};

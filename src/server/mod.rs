@@ -185,6 +185,10 @@ impl Server {
             let workers = Workers { patience, grace, ..deliver.workers };
             deliver::start(broker.clone(), carriers, workers, &lifecycle);
         }
+        // Before anybody can ask how the queue is.
+        if let Some(intake) = config.intake {
+            intake::start(broker.clone(), intake, &lifecycle);
+        }
         let status = status(&listeners);
         let mut probes = Vec::new();
         for listener in listeners {
@@ -196,9 +200,6 @@ impl Server {
                 Role::Watcher => &watchers,
             };
             lifecycle.spawn_edge(gate.clone().accept_all(listener, probed));
-        }
-        if let Some(intake) = config.intake {
-            intake::start(broker.clone(), intake, &lifecycle);
         }
         let dog = watchdog::Watchdog { broker: broker.clone(), probes, supervisor: config.supervisor };
         lifecycle.spawn_core(dog.run(stopped.clone(), lifecycle.clone()));

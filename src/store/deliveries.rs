@@ -42,7 +42,6 @@ pub(super) const MAX_CANCELLED: usize = 500;
 /// Why a delivery is cancelled, for people.
 pub(super) const NOT_KEPT: &str = "the notification is not kept any more";
 pub(super) const TOPIC_DELETED: &str = "the notification's topic was deleted";
-pub(super) const MUTED: &str = "has muted the topic";
 
 /// Why a death cancels deliveries, for people.
 pub(super) const fn why(death: Death) -> &'static str {

@@ -13,13 +13,13 @@ use std::borrow::Cow;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::commit::OutboxEvent;
-use super::deliveries::{MAX_CANCELLED, MUTED, NOT_KEPT, Noted, TOPIC_DELETED, cancel_one, wait_in_lane, why};
+use super::deliveries::{MAX_CANCELLED, NOT_KEPT, Noted, TOPIC_DELETED, cancel_one, wait_in_lane, why};
 use super::reader::Reader;
 use super::writer::{Need, OpError, Operation, Tx};
 use super::{StoreError, deaths, letters, profiles};
 use crate::model::{
-    AttemptOutcome, Bulk, Category, DeliveryId, DeliveryState, Letter, Locale, Medium, NotificationId, Timestamp,
-    UserId, UserKey, Wish,
+    AttemptOutcome, Bulk, Category, DeliveryId, DeliveryState, Letter, Locale, MUTED, Medium, NotificationId,
+    Timestamp, UserId, UserKey, Wish,
 };
 
 const SELECT_LANES: &str = "SELECT lane, next_at FROM lanes WHERE medium = ?1 ORDER BY next_at, lane LIMIT ?2";

@@ -39,7 +39,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rusqlite_migration", &["store"]),
     ("deadpool_sqlite", &["store"]),
     ("deadpool_sync", &["store"]),
-    ("async_stream", &["broker"]),
+    ("async_stream", &["broker", "http"]),
     ("tokio_stream", &["broker", "http"]),
     ("hyper", &["http", "deliver", "cli"]), // `deliver` as a client of other services, `cli` of the running server; `tidings sink`
     ("hyper_util", &["http", "deliver", "cli", "server"]), // `server` for the adapter around its sockets

@@ -5,20 +5,19 @@
 //! taken the last, and none when the client has gone.
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use serde::Serialize;
 
 use crate::broker::Summary;
 use crate::http::body::Body;
 use crate::http::call::Call;
+use crate::http::export::{self, Broken, broken_line};
 use crate::http::query::bad;
-use crate::http::{App, answer, problem};
-use crate::model::{DeliveryId, Identity};
+use crate::http::{answer, problem};
+use crate::model::DeliveryId;
 use crate::wire::delivery::{Asked, RetriedBody, TimelineBody};
 use crate::wire::message_log::{LineBody, LogBody, LogCursor, LogPage, LogQuery, broken_row, table_head};
-use crate::wire::problem::{Problem, ProblemBody};
+use crate::wire::problem::Problem;
 
 /// Lines of a page where the caller names no number, and at most.
 const DEFAULT_LIMIT: usize = 100;
@@ -42,14 +41,17 @@ pub async fn list(call: &Call) -> Result<Response<Body>, Problem> {
 pub async fn export(call: &Call) -> Result<Response<Body>, Problem> {
     let query = query(call, &["format"])?;
     let format = Format::of(call)?;
-    let export = Export { app: call.app.clone(), by: call.identity()?.clone(), query, format };
-    // Read before the answer begins, so that what can't be had is told by a status.
-    let first = export.page(LogCursor::NEWEST).await?;
-    let pages = stream::unfold(Next::First(first), move |next| {
-        let export = export.clone();
-        async move { export.step(next).await }
-    });
-    let mut response = Response::new(Body::Stream(Box::pin(pages)));
+    let (app, by, broker) = (call.app.clone(), call.identity()?.clone(), call.broker().clone());
+    let read = move |before| {
+        let (by, broker, query) = (by.clone(), broker.clone(), query.clone());
+        async move {
+            let page = broker.message_log(&by, query, before, EXPORT_PAGE, Summary::None).await?;
+            Ok((format.lines(&page), page.next))
+        }
+    };
+    let (first, next) = read(LogCursor::NEWEST).await?;
+    let first = [format.head().into_bytes(), first.to_vec()].concat().into();
+    let mut response = Response::new(export::body(app, (first, next), read, format.broken()));
     response.headers_mut().insert(CONTENT_TYPE, format.content_type());
     Ok(response)
 }
@@ -118,6 +120,34 @@ impl Format {
             Self::Csv => answer::CSV,
         }
     }
+
+    fn head(self) -> String {
+        match self {
+            Self::Ndjson => String::new(),
+            Self::Csv => table_head(),
+        }
+    }
+
+    fn lines(self, page: &LogPage) -> Bytes {
+        let mut lines = Vec::new();
+        for line in &page.lines {
+            match self {
+                Self::Ndjson => {
+                    lines.extend_from_slice(&answer::to_json(&LineBody::from(line)));
+                    lines.push(b'\n');
+                }
+                Self::Csv => lines.extend_from_slice(line.table_row().as_bytes()),
+            }
+        }
+        lines.into()
+    }
+
+    fn broken(self) -> Broken {
+        match self {
+            Self::Ndjson => broken_line,
+            Self::Csv => |problem, _| broken_row(problem.code, &problem.detail).into(),
+        }
+    }
 }
 
 /// Whether CSV is named, and NDJSON not before it.
@@ -128,74 +158,6 @@ fn prefers_csv(headers: &HeaderMap) -> bool {
     types
         .find(|range| ["text/csv", "application/x-ndjson"].contains(&range.as_str()))
         .is_some_and(|first| first == "text/csv")
-}
-
-/// What is exported, and for whom.
-#[derive(Clone)]
-struct Export {
-    app: App,
-    by: Identity,
-    query: LogQuery,
-    format: Format,
-}
-
-/// What an export writes next.
-enum Next {
-    First(LogPage),
-    Read(LogCursor),
-    Nothing,
-}
-
-/// The last line of an export that could not be brought to its end.
-#[derive(Serialize)]
-struct BrokenBody<'a> {
-    kind: &'static str,
-    problem: ProblemBody<'a>,
-}
-
-impl Export {
-    async fn page(&self, before: LogCursor) -> Result<LogPage, Problem> {
-        Ok(self.app.broker().message_log(&self.by, self.query.clone(), before, EXPORT_PAGE, Summary::None).await?)
-    }
-
-    /// The next page's lines; `None` at the end.
-    async fn step(&self, next: Next) -> Option<(Bytes, Next)> {
-        let (page, head) = match next {
-            Next::First(page) => (Ok(page), if self.format == Format::Csv { table_head() } else { String::new() }),
-            Next::Read(before) => (self.page(before).await, String::new()),
-            Next::Nothing => return None,
-        };
-        Some(match page {
-            Ok(page) => (self.lines(head, &page), page.next.map_or(Next::Nothing, Next::Read)),
-            Err(problem) => (self.broken(&problem), Next::Nothing),
-        })
-    }
-
-    fn lines(&self, head: String, page: &LogPage) -> Bytes {
-        let mut lines = head.into_bytes();
-        for line in &page.lines {
-            match self.format {
-                Format::Ndjson => {
-                    lines.extend_from_slice(&answer::to_json(&LineBody::from(line)));
-                    lines.push(b'\n');
-                }
-                Format::Csv => lines.extend_from_slice(line.table_row().as_bytes()),
-            }
-        }
-        lines.into()
-    }
-
-    /// The status was sent long ago, so the last line has to say it.
-    fn broken(&self, problem: &Problem) -> Bytes {
-        problem::count(problem, self.app.metrics());
-        if self.format == Format::Csv {
-            return broken_row(problem.code, &problem.detail).into();
-        }
-        let problem = ProblemBody { problem, base_path: &self.app.config().base_path };
-        let mut line = answer::to_json(&BrokenBody { kind: "problem", problem });
-        line.push(b'\n');
-        line.into()
-    }
 }
 
 #[cfg(test)]
