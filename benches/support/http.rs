@@ -15,8 +15,17 @@ pub fn post_head(path: &str, authorization: Option<&str>, content_type: &str, le
 
 /// Posts once and returns the answer's body.
 pub fn post(address: SocketAddr, path: &str, key: &str, content_type: &str, body: &[u8]) -> anyhow::Result<Vec<u8>> {
+    ask(address, &post_head(path, Some(key), content_type, body.len()), body)
+}
+
+/// Gets what anybody may have, and returns the answer's body.
+pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Vec<u8>> {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"), b"")
+}
+
+fn ask(address: SocketAddr, head: &str, body: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(address)?;
-    stream.write_all(post_head(path, Some(key), content_type, body.len()).as_bytes())?;
+    stream.write_all(head.as_bytes())?;
     stream.write_all(body)?;
     let (mut answers, mut buffer) = (Answers::default(), vec![0; 64 * 1024]);
     loop {

@@ -72,8 +72,14 @@ pub struct Tidings {
 impl Tidings {
     /// Starts `tidings serve` on a free port.
     pub fn start(data: &Path) -> anyhow::Result<Self> {
+        Self::start_with(data, |_| ())
+    }
+
+    /// The same with settings of the caller's.
+    pub fn start_with(data: &Path, settings: impl FnOnce(&mut Command)) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let mut command = Command::new(binary());
+        settings(&mut command);
         command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--data"]).arg(data);
         let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
         let ready: Value = serde_json::from_str(&process.first_line()?)?;

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::queue::rabbit::{PATIENCE, Rabbit, wait_long};
+use crate::queue::node::{PATIENCE, wait_long};
+use crate::queue::rabbit::Rabbit;
 use crate::support::cli::{Said, arg, run};
 use crate::support::http::Ask;
 use crate::support::relay::{Relay, header};

@@ -2,8 +2,9 @@
 //! once, whoever is killed; what can't be taken ends among the dead letters with its reason, and the rest flows on.
 //!
 //! The crash harness in its quick form takes 2,000 messages; `TIDINGS_QUEUE_MESSAGES=100000` is the full one, whose kills fall
-//! at random unless `TIDINGS_QUEUE_SEED` names a seed. `rabbit.rs` is the broker, `centre.py` what speaks to it.
+//! at random unless `TIDINGS_QUEUE_SEED` names a seed. `node.rs` is the broker, `centre.py` what speaks to it.
 
+pub mod node;
 pub mod rabbit;
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +17,8 @@ use crate::mount::{Disk, skipped};
 use crate::support::http::Ask;
 use crate::support::server::{Server, Setup};
 use crate::support::{Dice, token};
-use rabbit::{Rabbit, wait_long};
+use node::wait_long;
+use rabbit::Rabbit;
 
 const MESSAGES: u64 = 2_000;
 const SEED: u64 = 20_261_123;
