@@ -3,6 +3,9 @@
 //! A message that made the publish panic would otherwise end the session, come again with the next one, and end that too, with
 //! everything behind it. Twice it is tried again, since what lies behind a panic may pass (another thread's fault, a moment's
 //! state); a third time it is the message's own, and it goes where others go that can't be taken.
+//!
+//! **Invariant**: after a panic nobody knows whether the message was published before it, so the next attempt is made as one at
+//! a message that comes again ([`Earlier::Unknown`]).
 
 use std::panic::AssertUnwindSafe;
 
@@ -13,6 +16,15 @@ use super::verdict::{Poison, Verdict};
 /// Panics of one message after which it is not tried again.
 const MAX_PANICS: u32 = 3;
 
+/// What earlier attempts at a message have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Earlier {
+    /// None has published it.
+    Nothing,
+    /// One panicked, and maybe behind its commit.
+    Unknown,
+}
+
 /// How often a message has failed.
 #[derive(Debug, Default)]
 pub(super) struct Attempts {
@@ -20,6 +32,11 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
+    /// What the attempts so far have done. One that only failed has written nothing.
+    pub const fn earlier(&self) -> Earlier {
+        if self.panics == 0 { Earlier::Nothing } else { Earlier::Unknown }
+    }
+
     /// Makes one; `panicked` is called where that ends in a panic.
     pub async fn make(&mut self, attempt: impl Future<Output = Verdict>, panicked: impl FnOnce()) -> Verdict {
         // What a publish holds across an await is its own, and goes with it; locks of the broker know no poisoning.
@@ -60,7 +77,13 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("behind an await")
         };
+        assert_eq!(
+            attempts.make(async { Verdict::Later("full".to_owned()) }, || ()).await,
+            Verdict::Later("full".to_owned())
+        );
+        assert_eq!(attempts.earlier(), Earlier::Nothing, "what waits was not published");
         assert!(matches!(attempts.make(after, || ()).await, Verdict::Later(_)));
+        assert_eq!(attempts.earlier(), Earlier::Unknown);
         assert_eq!(attempts.make(async { Verdict::Published }, || ()).await, Verdict::Published);
     }
 }

@@ -4,7 +4,8 @@
 //! sockets of others: ours are opened here, with the one configuration of `tls`, and are all that lapin reads and writes.
 //!
 //! **Invariant**: with `amqps://` nothing is said, and no password, to a side whose certificate was not checked.
-//! **Invariant**: after [`Line::cut`] not another byte is read, whatever RabbitMQ still sends.
+//! **Invariant**: after [`Line::hold`] not another byte is read, whatever RabbitMQ still sends. What is said to it goes out all the
+//! same, until [`Line::cut`].
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -12,8 +13,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use async_rs::traits::Reactor;
@@ -22,6 +22,7 @@ use async_rs::{Runtime, Tokio};
 use futures_util::Stream;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -88,7 +89,48 @@ pub(super) async fn within<T>(
 /// A connection that is open.
 pub(super) struct Line {
     pub connection: Connection,
-    cut: Arc<AtomicBool>,
+    ear: Ear,
+}
+
+/// Whether a socket is read; shared by the line and its socket.
+#[derive(Clone, Default)]
+struct Ear(Arc<Mutex<Hearing>>);
+
+#[derive(Default)]
+enum Hearing {
+    #[default]
+    Open,
+    /// Not for now; who wanted to read is woken when that ends.
+    Held(Option<Waker>),
+    Cut,
+}
+
+impl Ear {
+    fn hold(&self) {
+        let mut hearing = self.0.lock();
+        if let Hearing::Open = *hearing {
+            *hearing = Hearing::Held(None);
+        }
+    }
+
+    fn cut(&self) {
+        let before = std::mem::replace(&mut *self.0.lock(), Hearing::Cut);
+        if let Hearing::Held(Some(waiting)) = before {
+            waiting.wake();
+        }
+    }
+
+    /// Ready where it may be read.
+    fn poll_open(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.0.lock() {
+            Hearing::Open => Poll::Ready(Ok(())),
+            Hearing::Held(waiting) => {
+                *waiting = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Hearing::Cut => Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())),
+        }
+    }
 }
 
 impl Line {
@@ -100,21 +142,26 @@ impl Line {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let tokio = Tokio::current();
         let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Sockets(tokio)));
-        let cut = Arc::new(AtomicBool::new(false));
-        let (address, authority, kept) = (config.address.clone(), config.ca_file.clone(), cut.clone());
+        let ear = Ear::default();
+        let (address, authority, shared) = (config.address.clone(), config.ca_file.clone(), ear.clone());
         // Runs in a thread of lapin's, where reading a file holds up nobody.
         let open = async move |_: AMQPUri, _: Runtime<Kit>| {
             let opened = timeout(ANSWER, socket(&address, authority.as_deref())).await;
             let bytes = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-            Ok(AsyncTcpStream::Plain(Socket { bytes, cut: kept.clone() }))
+            Ok(AsyncTcpStream::Plain(Socket { bytes, ear: shared.clone() }))
         };
         let connected = within("connecting", Connection::connector(uri(config), runtime, open, properties)).await;
-        Ok(Self { connection: connected.map_err(in_our_words)?, cut })
+        Ok(Self { connection: connected.map_err(in_our_words)?, ear })
     }
 
-    /// Reads no more. lapin ends the connection when it finds that out, and what it has put together goes with it.
+    /// Reads no more, and goes on writing. RabbitMQ notices when its own buffers are full.
+    pub fn hold(&self) {
+        self.ear.hold();
+    }
+
+    /// Ends it: lapin finds its socket broken, and what it has put together goes with it.
     pub fn cut(&self) {
-        self.cut.store(true, Ordering::Release);
+        self.ear.cut();
     }
 }
 
@@ -173,14 +220,12 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Bytes for S {}
 /// A socket as lapin takes it.
 struct Socket {
     bytes: Box<dyn Bytes>,
-    cut: Arc<AtomicBool>,
+    ear: Ear,
 }
 
 impl futures_io::AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        if self.cut.load(Ordering::Acquire) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
+        ready!(self.ear.poll_open(cx))?;
         let mut into = ReadBuf::new(into);
         ready!(Pin::new(&mut self.bytes).poll_read(cx, &mut into))?;
         Poll::Ready(Ok(into.filled().len()))
@@ -244,5 +289,45 @@ impl Reactor for Sockets {
     fn tcp_connect_addr(&self, _: SocketAddr) -> impl Future<Output = io::Result<Socket>> + Send + 'static {
         // No address is resolved but by `socket`.
         std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::join;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_on_hold_is_not_read_and_is_written_until_it_is_cut() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let ear = Ear::default();
+        let mut socket = Socket { bytes: Box::new(near), ear: ear.clone() };
+        far.write_all(b"heard").await.expect("there is room");
+        assert_eq!(read(&mut socket).await.expect("it is open"), 5);
+
+        ear.hold();
+        far.write_all(b"unheard").await.expect("there is room");
+        assert!(read(&mut socket).now_or_never().is_none(), "nothing is read");
+        let said = poll_fn(|cx| futures_io::AsyncWrite::poll_write(Pin::new(&mut socket), cx, b"done")).await;
+        assert_eq!(said.expect("it is written"), 4);
+        let mut told = [0; 4];
+        far.read_exact(&mut told).await.expect("it came");
+        assert_eq!(&told, b"done");
+
+        // Whoever wanted to read finds out.
+        let (broken, ()) = timeout(ANSWER, join(read(&mut socket), async { ear.cut() })).await.expect("it is woken");
+        assert_eq!(broken.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionAborted));
+        ear.hold();
+        assert!(read(&mut socket).await.is_err(), "what is cut stays so");
+    }
+
+    async fn read(socket: &mut Socket) -> io::Result<usize> {
+        let mut into = [0; 8];
+        poll_fn(|cx| futures_io::AsyncRead::poll_read(Pin::new(socket), cx, &mut into)).await
     }
 }

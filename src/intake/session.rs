@@ -6,9 +6,11 @@
 //! and forth.
 //!
 //! **Invariant**: bodies that are held come to `prefetch` × `max_message` bytes at most, and to one message beside that. RabbitMQ
-//! counts messages and not bytes, so those beyond `max_message` are counted here: where they come to more, the connection is
-//! cut, everything unacknowledged goes back into the queue, and the next session is careful: it takes one message at a time
-//! until as many as were on their way have been ordinary ones.
+//! counts messages and not bytes, so those beyond `max_message` are counted here: where they come to more, nothing more is read
+//! and the connection is cut. Everything unacknowledged goes back into the queue, and the next session is careful: it takes one
+//! message at a time until as many as were on their way have been ordinary ones.
+//! **Invariant**: however a session ends, what is being worked on has [`FINISH`] to be settled and acknowledged first. What comes
+//! again although it was published is known by its name; without one it may be taken for another that says the same.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +27,7 @@ use lapin::{Channel, Consumer};
 use parking_lot::Mutex;
 
 use super::acks::{Acks, Words};
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Earlier};
 use super::backoff::Backoff;
 use super::letters::{Letters, Posted};
 use super::line::{Line, Lost, within};
@@ -36,7 +38,7 @@ use crate::lifecycle::Lifecycle;
 use crate::model::{Identity, Timestamp};
 use crate::wire::queue;
 
-/// How long the drain waits for messages that came, and then for RabbitMQ to hear of it.
+/// How long the end of a session waits for messages that came, and then for RabbitMQ to hear of it.
 const FINISH: Duration = Duration::from_secs(3);
 const CLOSE: Duration = Duration::from_secs(1);
 /// Waits between two attempts at a message that can't be taken now.
@@ -101,6 +103,8 @@ enum End {
     Rejected,
     /// It comes again.
     Left,
+    /// It comes again, and the session with it: what it takes to settle it is lost.
+    Failed(Lost),
 }
 
 /// What is on its way in a session.
@@ -111,6 +115,8 @@ struct Held {
     acks: Acks,
     /// Messages of ordinary size that were settled one after the other.
     calm: u64,
+    /// Why the session ends, where a message was what found that out.
+    failed: Option<Lost>,
 }
 
 impl Session {
@@ -136,63 +142,76 @@ impl Session {
         broker.tell_intake(IntakeState::Consuming);
         let (settled, waiting) = (AtomicU64::new(0), Mutex::default());
         let this = Self { broker, config, lifecycle, pace, letters, settled, waiting };
-        let ended = this.consume(&channel, consumer).await;
-        if let Err(Lost::Flooded(_)) = ended {
+        let ended = this.consume(&line, &channel, consumer).await;
+        // What was not acknowledged goes back into the queue with the connection. Cut off at once, RabbitMQ might lose sight of
+        // what was acknowledged last; so it is told first, though on a line that is on hold its answer is not heard.
+        let _ = tokio::time::timeout(CLOSE, line.connection.close(SUCCESS, "OK".into())).await;
+        if ended.is_err() {
             line.cut();
         }
-        // What was not acknowledged goes back into the queue with the connection.
-        let _ = tokio::time::timeout(CLOSE, line.connection.close(SUCCESS, "OK".into())).await;
         match ended {
             Ok(ended) => ended,
             Err(lost) => Ended::Lost { settled: this.settled.load(Ordering::Relaxed), lost },
         }
     }
 
-    /// Takes messages until the drain, or until there is no need to be careful; then settles those that have come.
-    async fn consume(&self, channel: &Channel, mut consumer: Consumer) -> Result<Ended, Lost> {
+    /// Takes messages until the drain, until there is no need to be careful, or until the session is lost; then settles those that
+    /// have come.
+    async fn consume(&self, line: &Line, channel: &Channel, mut consumer: Consumer) -> Result<Ended, Lost> {
         let mut working = FuturesUnordered::new();
         let mut held = Held::default();
         let ended = loop {
             tokio::select! {
                 biased;
-                () = self.lifecycle.draining() => break Ended::Drained,
+                () = self.lifecycle.draining() => break Ok(Ended::Drained),
                 Some(first) = working.next(), if !working.is_empty() => {
-                    let mut done = vec![first?];
+                    let mut done = vec![first];
                     // What became durable with the same commit is told with it.
                     while let Some(Some(next)) = working.next().now_or_never() {
-                        done.push(next?);
+                        done.push(next);
                     }
-                    self.tell(channel, &mut held, done).await?;
+                    let told = self.tell(channel, &mut held, done).await;
+                    if let Some(lost) = told.err().or_else(|| held.failed.take()) {
+                        break Err(lost);
+                    }
                     if self.pace == Pace::Careful && held.calm >= u64::from(self.config.prefetch) {
-                        break Ended::Calm;
+                        break Ok(Ended::Calm);
                     }
                 }
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => {
-                        held.bytes += size(&delivery);
-                        self.check_room(held.bytes)?;
+                        let bytes = held.bytes + size(&delivery);
+                        if let Err(flooded) = self.check_room(bytes) {
+                            break Err(flooded);
+                        }
+                        held.bytes = bytes;
                         working.push(self.settle(delivery));
                     }
-                    Some(Err(source)) => return Err(Lost::Amqp { doing: "consuming", source: Box::new(source) }),
-                    None => return Err(Lost::Cancelled),
+                    Some(Err(source)) => break Err(Lost::Amqp { doing: "consuming", source: Box::new(source) }),
+                    None => break Err(Lost::Cancelled),
                 },
             }
         };
-        // What was sent ahead is settled too: a message without a name that comes again may be taken for another.
         let finish = async {
-            channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await.ok();
-            while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
-                held.bytes += size(&delivery);
-                working.push(self.settle(delivery));
+            if ended.is_ok() {
+                channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await.ok();
+                // What was sent ahead is settled too.
+                while let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
+                    held.bytes += size(&delivery);
+                    working.push(self.settle(delivery));
+                }
+            } else {
+                // Each acknowledgement would let RabbitMQ send one more.
+                line.hold();
             }
             while let Some(done) = working.next().await {
-                self.tell(channel, &mut held, vec![done?]).await?;
+                self.tell(channel, &mut held, vec![done]).await?;
             }
             Ok(())
         };
         // What is not settled by then comes again.
-        tokio::time::timeout(FINISH, finish).await.unwrap_or(Ok(()))?;
-        Ok(ended)
+        let finished = tokio::time::timeout(FINISH, finish).await.unwrap_or(Ok(()));
+        ended.and_then(|ended| finished.map(|()| ended))
     }
 
     /// Whether so many bytes may be held.
@@ -202,19 +221,23 @@ impl Session {
     }
 
     /// Carries one message through to its end. Its body goes with it.
-    async fn settle(&self, delivery: Delivery) -> Result<Done, Lost> {
+    async fn settle(&self, delivery: Delivery) -> Done {
         let (tag, bytes) = (delivery.delivery_tag, size(&delivery));
-        let end = match self.decided(&delivery).await {
+        Done { tag, bytes, end: self.end(&delivery).await.unwrap_or_else(End::Failed) }
+    }
+
+    async fn end(&self, delivery: &Delivery) -> Result<End, Lost> {
+        Ok(match self.decided(delivery).await {
             None | Some(Verdict::Later(_)) => End::Left,
             Some(Verdict::Published) => End::Taken("published"),
             Some(Verdict::Duplicate) => End::Taken("duplicate"),
             Some(Verdict::Poison(poison)) => match &self.letters {
-                Some(letters) => match self.post(letters, &delivery, &poison).await? {
+                Some(letters) => match self.post(letters, delivery, &poison).await? {
                     Some(()) => End::Taken("dead_lettered"),
                     None => End::Left,
                 },
                 None => {
-                    self.tell_poison(&delivery, &poison, Went::Rejected);
+                    self.tell_poison(delivery, &poison, Went::Rejected);
                     let options = BasicRejectOptions { requeue: false };
                     match delivery.acker.reject(options).await {
                         Ok(true) => End::Rejected,
@@ -224,8 +247,7 @@ impl Session {
                     }
                 }
             },
-        };
-        Ok(Done { tag, bytes, end })
+        })
     }
 
     /// Acknowledges what is settled, in as few words as that takes.
@@ -245,6 +267,9 @@ impl Session {
                     outcomes.push("rejected");
                 }
                 End::Left => {}
+                End::Failed(lost) => {
+                    held.failed.get_or_insert(lost);
+                }
             }
         }
         let Words { upto, single } = held.acks.settle(settled);
@@ -267,7 +292,8 @@ impl Session {
             let panicked = || {
                 self.broker.metrics().panics.inc();
             };
-            match attempts.make(self.publish(delivery), panicked).await {
+            let attempt = self.publish(delivery, attempts.earlier());
+            match attempts.make(attempt, panicked).await {
                 Verdict::Later(why) => trouble.wait(&why).await?,
                 verdict => {
                     trouble.over();
@@ -278,7 +304,7 @@ impl Session {
     }
 
     /// One attempt.
-    async fn publish(&self, delivery: &Delivery) -> Verdict {
+    async fn publish(&self, delivery: &Delivery, earlier: Earlier) -> Verdict {
         let (bytes, most) = (delivery.data.len(), self.config.max_message);
         if bytes > most {
             return Verdict::Poison(Poison::too_large(bytes, most));
@@ -290,8 +316,8 @@ impl Session {
         let body_hash = hash_body(&delivery.data);
         let named = message::key(read.id.as_deref(), &delivery.properties);
         // A message without a name that comes for the first time is new, whatever was sent before it. One that comes again
-        // is taken for the one that says the same.
-        let is_new = named.is_none() && !delivery.redelivered;
+        // is taken for the one that says the same; so is one whose attempt before this may have published it.
+        let is_new = named.is_none() && !delivery.redelivered && earlier == Earlier::Nothing;
         let again = is_new.then(|| read.body.clone());
         let key = named.unwrap_or_else(|| message::nameless_key(&body_hash));
         let idempotency = Idempotency { key, route: ROUTE, body_hash, meanwhile: Meanwhile::Wait };
@@ -415,5 +441,81 @@ impl Session {
             tracing::info!(queue = self.config.queue, "Messages of the queue are taken again");
             self.broker.tell_intake(IntakeState::Consuming);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker;
+    use crate::clock::Clock;
+    use crate::intake::{Address, Scheme};
+    use crate::metrics::Metrics;
+
+    /// A session as one is that was opened; what is published here needs no RabbitMQ.
+    async fn session(directory: &std::path::Path) -> Session {
+        let (lifecycle, metrics) = (Lifecycle::default(), Arc::new(Metrics::default()));
+        let opened = Broker::open(directory, broker::Config::default(), Clock::system(), metrics, &lifecycle).await;
+        let address = Address {
+            scheme: Scheme::Amqp,
+            user: "guest".to_owned(),
+            host: "mq.example".to_owned(),
+            port: 5672,
+            vhost: "/".to_owned(),
+        };
+        let config = Config {
+            address,
+            password_file: None,
+            password: None,
+            ca_file: None,
+            queue: "centre".to_owned(),
+            declare: Declare::Passive,
+            dead_letter_exchange: None,
+            prefetch: 16,
+            max_message: 1_024,
+        };
+        Session {
+            broker: opened.expect("a new database opens"),
+            config,
+            lifecycle,
+            pace: Pace::Ordinary,
+            letters: None,
+            settled: AtomicU64::new(0),
+            waiting: Mutex::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_without_a_name_whose_attempt_panicked_behind_its_commit_is_published_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let session = session(directory.path()).await;
+        let published = || session.broker.metrics().publishes.get();
+        let said = br#"{"to":"user:alice","title":"the same"}"#;
+        let message = |tag| Delivery::mock(tag, "".into(), "centre".into(), false, said.to_vec());
+
+        let (first, mut attempts) = (message(1), Attempts::default());
+        let dies = async {
+            let verdict = session.publish(&first, Earlier::Nothing).await;
+            panic!("a fault of ours behind the commit: {verdict:?}")
+        };
+        assert!(matches!(attempts.make(dies, || ()).await, Verdict::Later(_)));
+        assert_eq!(published(), 1, "it is durable");
+        let earlier = attempts.earlier();
+        assert_eq!(attempts.make(session.publish(&first, earlier), || ()).await, Verdict::Duplicate);
+        assert_eq!(published(), 1, "and is not published again");
+
+        // Another that says the same is another all the same, also where it had to wait.
+        let (second, mut attempts) = (message(2), Attempts::default());
+        attempts.make(async { Verdict::Later("the disk is full".to_owned()) }, || ()).await;
+        let earlier = attempts.earlier();
+        assert_eq!(attempts.make(session.publish(&second, earlier), || ()).await, Verdict::Published);
+        assert_eq!(published(), 2);
+
+        let Session { broker, lifecycle, .. } = session;
+        lifecycle.drain();
+        drop(broker);
+        assert!(lifecycle.core_ended(FINISH * 20).await, "the writer ends with its last user");
     }
 }

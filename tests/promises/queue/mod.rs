@@ -192,6 +192,7 @@ fn what_comes_by_the_queue_is_taken_or_told_and_the_server_is_ready_all_the_whil
     drain(&rabbit, &mut server);
     rejected(&rabbit);
     nameless_ones_outlive_a_restart(&rabbit);
+    nameless_ones_outlive_a_flood(&rabbit);
     flood(&rabbit);
     encrypted(&rabbit);
     full_disk(&rabbit);
@@ -395,6 +396,35 @@ fn nameless_ones_outlive_a_restart(rabbit: &Rabbit) {
     wait_long("an empty queue", || (rabbit.depth("centre") == 0).then_some(()));
     wait_long("all of them", || (server.inbox("hana")["counts"]["unread"] == json!(EQUALS)).then_some(()));
     assert_eq!(settled(&server, "duplicate"), 0);
+}
+
+/// Messages that are all the same and have no name; before them stands one to so many that they are still being worked on when
+/// the flood comes behind them.
+const WORKED_ON: usize = 24;
+const MANY: usize = 3_000;
+/// More than is held with 32 messages of 32 KiB.
+const FLOOD_BYTES: u64 = 1024 * 1024;
+
+/// A flood cuts the connection, and what is being worked on is settled before that: so equal messages without a name stay as
+/// many as they were.
+fn nameless_ones_outlive_a_flood(rabbit: &Rabbit) {
+    rabbit.tell(&["setup"]);
+    let many: Vec<String> = (0..MANY).map(|n| format!("m{n}")).collect();
+    let before = line(&json!({ "to": { "users": many }, "title": "takes its time" }), json!({}));
+    let equal = line(&to("ines", "the same"), json!({})).repeat(WORKED_ON);
+    let large = json!({ "body": "x", "times": FLOOD_BYTES, "message_id": "large" });
+    rabbit.tell_with(&["publish", "centre"], &format!("{before}{equal}{large}\n"));
+    let server = consumer(rabbit, "centre", "dead")
+        .env("TIDINGS_AMQP_PREFETCH", "32")
+        .env("TIDINGS_AMQP_MAX_MESSAGE", "32KiB")
+        .start();
+    wait_long("the dead letter", || (settled(&server, "dead_lettered") == 1).then_some(()));
+    wait_long("an empty queue", || (rabbit.depth("centre") == 0).then_some(()));
+    assert!(server.log().contains("one message at a time for a while"), "{}", server.log());
+    let taken = WORKED_ON as u64 + 1;
+    assert_eq!((settled(&server, "published"), settled(&server, "duplicate")), (taken, 0), "{}", server.log());
+    assert_eq!(server.inbox("ines")["counts"]["unread"], json!(WORKED_ON));
+    rabbit.bury("graveyard");
 }
 
 /// Messages that are too large, their size, and messages that follow them.
