@@ -253,7 +253,7 @@ const HOT: &[(&str, &str, &str)] = &[
     ("placed.rs", "FROM entries WHERE", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
     ("placed.rs", "FROM entries e", "SEARCH e USING COVERING INDEX entries_by_notification (seq=? AND user<?)"),
     ("expansions.rs", "standings_by_topic", "SEARCH s USING INDEX standings_by_topic (source=? AND user>?)"),
-    ("states.rs", "min(at)", "SEARCH watermarks USING PRIMARY KEY (user=? AND category=? AND kind=? AND upto>?)"),
+    ("states.rs", "ORDER BY upto LIMIT 1", "SEARCH watermarks USING PRIMARY KEY (user=? AND category=? AND kind=? AND upto>?)"),
     ("states.rs", "SELECT kind, at FROM marks", "SEARCH marks USING PRIMARY KEY (user=? AND source=? AND seq=?)"),
     ("marks.rs", "UPDATE marks", "SEARCH marks USING INDEX marks_taken_back (user=? AND source=? AND seq>? AND seq<?)"),
     (

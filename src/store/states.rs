@@ -2,27 +2,31 @@
 //!
 //! **Invariant**: a mark's row wins over every watermark; a watermark that covers a row that was taken back sets that
 //! row in the same transaction, so the rule holds without comparing seqs.
+//! **Invariant**: an entry's moment is that of the first watermark that covered it, in the order of the log: later ones
+//! change nothing of it, whatever the clock did between them. In a line, which is a category and a kind, `upto` and `changed`
+//! rise together, so the first is the one that reaches least far.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::model::{EntryState, MarkKind, Seq, SourceKey, Timestamp, UserKey};
 
 const SELECT_MARKS: &str = "SELECT kind, at FROM marks WHERE user = ?1 AND source = ?2 AND seq = ?3";
 /// Watermarks that reach at least to a position; those below it cover nothing of interest.
-const SELECT_WATERMARKS: &str = "SELECT category, kind, upto, at FROM watermarks WHERE user = ?1 AND upto >= ?2";
+const SELECT_WATERMARKS: &str = "
+    SELECT category, kind, upto, at, changed FROM watermarks WHERE user = ?1 AND upto >= ?2";
 /// How far each watermark reaches now.
 const SELECT_REACH: &str = "SELECT category, kind, max(upto) FROM watermarks WHERE user = ?1 GROUP BY category, kind";
 /// Its own marks, and whether they were made before a moment of the log.
 const SELECT_MARKS_UNTIL: &str = "
     SELECT kind, CASE WHEN changed < ?4 THEN at END FROM marks WHERE user = ?1 AND source = ?2 AND seq = ?3";
-/// The plus keeps SQLite from walking through all that the user ever marked.
-const SELECT_COVERED: &str = "
-    SELECT min(at) FROM watermarks
-    WHERE user = ?1 AND category IN (0, ?2) AND kind = ?3 AND upto >= ?4 AND +changed < ?5";
+/// The first of a line that covered a position.
+const SELECT_FIRST: &str = "
+    SELECT changed, at FROM watermarks
+    WHERE user = ?1 AND category = ?2 AND kind = ?3 AND upto >= ?4 ORDER BY upto LIMIT 1";
 
 #[cfg(test)]
 pub(super) const STATEMENTS: &[&str] =
-    &[SELECT_MARKS, SELECT_WATERMARKS, SELECT_REACH, SELECT_MARKS_UNTIL, SELECT_COVERED];
+    &[SELECT_MARKS, SELECT_WATERMARKS, SELECT_REACH, SELECT_MARKS_UNTIL, SELECT_FIRST];
 
 /// The category of a watermark that covers all categories.
 pub(super) const ALL_CATEGORIES: i64 = 0;
@@ -32,6 +36,7 @@ struct Watermark {
     kind: MarkKind,
     upto: Seq,
     at: Timestamp,
+    changed: Seq,
 }
 
 /// The states of entries at or above a position.
@@ -46,7 +51,13 @@ impl<'c> States<'c> {
     pub(super) fn load(connection: &'c Connection, user: UserKey, from: Seq) -> Result<Self, rusqlite::Error> {
         let mut statement = connection.prepare_cached(SELECT_WATERMARKS)?;
         let rows = statement.query_map(params![user, from], |row| {
-            Ok(Watermark { category: row.get(0)?, kind: row.get(1)?, upto: row.get(2)?, at: row.get(3)? })
+            Ok(Watermark {
+                category: row.get(0)?,
+                kind: row.get(1)?,
+                upto: row.get(2)?,
+                at: row.get(3)?,
+                changed: row.get(4)?,
+            })
         })?;
         let watermarks = rows.collect::<Result<_, _>>()?;
         Ok(Self { connection, user, watermarks })
@@ -59,8 +70,7 @@ impl<'c> States<'c> {
             let covering = self.watermarks.iter().filter(|w| {
                 w.kind == kind && w.upto >= seq && (w.category == ALL_CATEGORIES || w.category == category)
             });
-            // The first mark that covered it is when it happened; later ones reach further.
-            state.set(kind, covering.map(|w| w.at).min());
+            state.set(kind, covering.min_by_key(|w| w.changed).map(|w| w.at));
         }
         let mut statement = self.connection.prepare_cached(SELECT_MARKS)?;
         let mut rows = statement.query(params![self.user, source, seq])?;
@@ -81,9 +91,15 @@ pub(super) fn as_of(
     until: Seq,
 ) -> Result<EntryState, rusqlite::Error> {
     let mut state = EntryState::default();
-    let mut covered = connection.prepare_cached(SELECT_COVERED)?;
+    let mut first = connection.prepare_cached(SELECT_FIRST)?;
     for kind in MarkKind::ALL {
-        state.set(kind, covered.query_row(params![user, category, kind, seq, until], |row| row.get(0))?);
+        let mut earliest: Option<(Seq, Timestamp)> = None;
+        for line in [ALL_CATEGORIES, category] {
+            let wanted = params![user, line, kind, seq];
+            let found = first.query_row(wanted, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            earliest = earliest.into_iter().chain(found).min_by_key(|(changed, _)| *changed);
+        }
+        state.set(kind, earliest.filter(|(changed, _)| *changed < until).map(|(_, at)| at));
     }
     let mut marks = connection.prepare_cached(SELECT_MARKS_UNTIL)?;
     let mut rows = marks.query(params![user, source, seq, until])?;

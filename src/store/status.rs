@@ -9,7 +9,8 @@ use super::StoreError;
 use super::notifications::{self, Located};
 use super::reader::Reader;
 use super::sql::AsPublisher;
-use crate::model::{NotificationId, Principal, Seq, Timestamp, UserKey};
+use super::states;
+use crate::model::{EntryState, NotificationId, Principal, Seq, Timestamp, UserKey};
 use crate::wire::status::{Engagement, Recipient};
 
 const SELECT_ABOUT: &str = "
@@ -41,26 +42,8 @@ const COUNT_APPEARED: &str = "
         (SELECT id, everyone_from FROM users WHERE id > ?2 ORDER BY id LIMIT ?3)";
 /// Those whose inbox it is in, or was in until it died there.
 const SELECT_RECIPIENTS: &str = "
-    SELECT u.name,
-           CASE WHEN EXISTS (SELECT 1 FROM marks m
-                             WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 1)
-                THEN (SELECT m.at FROM marks m
-                      WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 1 AND m.changed < taken.died)
-                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = taken.user AND w.category IN (0, ?3)
-                      AND w.kind = 1 AND w.upto >= ?1 AND w.changed < taken.died) END,
-           CASE WHEN EXISTS (SELECT 1 FROM marks m
-                             WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 2)
-                THEN (SELECT m.at FROM marks m
-                      WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 2 AND m.changed < taken.died)
-                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = taken.user AND w.category IN (0, ?3)
-                      AND w.kind = 2 AND w.upto >= ?1 AND w.changed < taken.died) END,
-           CASE WHEN EXISTS (SELECT 1 FROM marks m
-                             WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 3)
-                THEN (SELECT m.at FROM marks m
-                      WHERE m.user = taken.user AND m.source = ?2 AND m.seq = ?1 AND m.kind = 3 AND m.changed < taken.died)
-                ELSE (SELECT min(w.at) FROM watermarks w WHERE w.user = taken.user AND w.category IN (0, ?3)
-                      AND w.kind = 3 AND w.upto >= ?1 AND w.changed < taken.died) END
-    FROM (SELECT user, ?4 AS died FROM entries WHERE seq = ?1
+    SELECT u.id, u.name, taken.died
+    FROM (SELECT user, ?2 AS died FROM entries WHERE seq = ?1
           UNION ALL SELECT user, died FROM graves WHERE seq = ?1) taken
     JOIN users u ON u.id = taken.user AND u.name >= ' '";
 
@@ -196,10 +179,14 @@ impl Reader<'_> {
     pub fn recipients(&self, about: &About) -> Result<Vec<Recipient>, StoreError> {
         let Located { seq, source, category_key, .. } = about.located;
         let mut statement = self.sql(SELECT_RECIPIENTS)?;
-        let rows = statement.query_map(params![seq, source, category_key, Seq::MAX], |row| {
-            Ok(Recipient { user: row.get(0)?, seen_at: row.get(1)?, read_at: row.get(2)?, archived_at: row.get(3)? })
-        })?;
-        let mut recipients: Vec<Recipient> = rows.collect::<Result<_, _>>()?;
+        let mut rows = statement.query(params![seq, Seq::MAX])?;
+        let mut recipients = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (user, died): (UserKey, Seq) = (row.get(0)?, row.get(2)?);
+            let state = states::as_of(self.connection(), user, source, category_key, seq, died)?;
+            let EntryState { seen_at, read_at, archived_at } = state;
+            recipients.push(Recipient { user: row.get(1)?, seen_at, read_at, archived_at });
+        }
         recipients.sort_unstable_by(|a, b| a.user.cmp(&b.user));
         Ok(recipients)
     }
