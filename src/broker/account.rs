@@ -1,14 +1,14 @@
 //! What became of a notification for one person, decision by decision, for whoever is asked "did she get it?".
 //!
 //! **Invariant**: it tells what the log holds: who was reached, what was decided when deliveries were made, what the other
-//! sides answered, what the person did. What the log does not hold any more is said to be unknown, never guessed.
+//! sides answered, what the person did. What the log does not hold any more is said to be unknown, never guessed; not found is
+//! only what has left nothing there: neither itself nor a delivery to anybody.
 
 use super::deliveries::may_look;
-use super::explain::wording;
+use super::explain::{in_words, wording};
 use super::{Broker, BrokerError};
 use crate::model::{
-    Audience, Death, DeliveryState, Hearing, Identity, Locale, Media, NotificationId, Skip, TemplateName, Timestamp,
-    UserId,
+    Audience, Death, DeliveryState, Hearing, Identity, Locale, Media, NotificationId, Skip, UsedTemplate, UserId,
 };
 use crate::store::{Belonging, Completeness, ScheduledRow, Standpoint};
 use crate::wire::delivery::{Attempt, Delivery};
@@ -38,10 +38,39 @@ enum Making {
     Done,
 }
 
+/// Why the deliveries that were found may not be all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    StillMade,
+    TooMany,
+    /// It went by other media, and there is none.
+    NoneKept,
+}
+
+impl Gap {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::StillMade => "deliveries to so many are still being made; theirs may be among them",
+            Self::TooMany => "they got too much while it went out for all of that to be looked through",
+            Self::NoneKept => {
+                "it went by other media too, and the log has no delivery to them: none was made, or it is not kept any more"
+            }
+        }
+    }
+
+    fn decision(self) -> Decision {
+        let word = match self {
+            Self::StillMade => "expanding",
+            Self::TooMany | Self::NoneKept => "unknown",
+        };
+        Decision::new(Step::Medium, word, self.reason())
+    }
+}
+
 enum Found {
     Published(Box<Known>),
-    /// Its deliveries are still there, and it is not.
-    Outlived(Vec<Carried>),
+    /// Deliveries of it are still there, and it is not. These are theirs.
+    Outlived(Vec<Carried>, Completeness),
     Waits(Box<ScheduledRow>),
 }
 
@@ -52,7 +81,7 @@ impl Broker {
     /// What became of a notification for one person, who need not be among those it reached.
     ///
     /// # Errors
-    /// [`BrokerError::NotFound`] for a notification that is not in the log.
+    /// [`BrokerError::NotFound`] for a notification of which the log holds nothing, not even a delivery to somebody else.
     pub async fn account(&self, by: &Identity, id: NotificationId, user: UserId) -> Result<Account, BrokerError> {
         may_look(by)?;
         let name = user.clone();
@@ -65,18 +94,18 @@ impl Broker {
                 {
                     return Ok(Some(Found::Waits(Box::new(row))));
                 }
-                let published_at = standpoint.as_ref().map_or(Timestamp::from_millis(0), |of| of.placed.created_at);
-                let (deliveries, completeness) = match key {
-                    Some(key) => reader.deliveries_to(key, id, published_at)?,
-                    None => (Vec::new(), Completeness::All),
-                };
+                let deliveries = reader.deliveries_to(key, id)?;
+                if standpoint.is_none() && deliveries.is_none() {
+                    return Ok(None);
+                }
+                let (deliveries, completeness) = deliveries.unwrap_or((Vec::new(), Completeness::All));
                 let mut sent: Vec<Carried> = Vec::with_capacity(deliveries.len());
                 for delivery in deliveries {
                     let attempts = reader.attempts(delivery.id)?;
                     sent.push((delivery, attempts));
                 }
                 let Some(standpoint) = standpoint else {
-                    return Ok((!sent.is_empty()).then_some(Found::Outlived(sent)));
+                    return Ok(Some(Found::Outlived(sent, completeness)));
                 };
                 Ok(Some(Found::Published(Box::new(Known {
                     standing: if key.is_some() { Standing::Appeared } else { Standing::New },
@@ -90,7 +119,7 @@ impl Broker {
         });
         let decisions = match read.await?.ok_or(BrokerError::NotFound("notification"))? {
             Found::Published(known) => known.decisions(&self.config().media),
-            Found::Outlived(sent) => outlived(&sent, &self.config().media),
+            Found::Outlived(sent, completeness) => outlived(&sent, completeness, &self.config().media),
             Found::Waits(row) => waiting(&row, &user),
         };
         Ok(Account { notification: id, user, decisions })
@@ -109,7 +138,7 @@ impl Known {
         decisions.push(self.dedupe());
         decisions.extend(self.inbox());
         decisions.extend(self.sent.iter().flat_map(|sent| carried(sent, media)));
-        decisions.extend(self.missing());
+        decisions.extend(self.gap().map(Gap::decision));
         decisions.extend(self.state());
         decisions
     }
@@ -151,19 +180,22 @@ impl Known {
     fn template(&self) -> Decision {
         let Standpoint { placed, wordings, death, .. } = &self.standpoint;
         let of_delivery = || self.sent.iter().find_map(|(delivery, _)| delivery.template.as_ref());
-        let name: Option<&TemplateName> = placed.template.as_ref().or_else(of_delivery);
-        match name {
-            Some(name) if death.is_some() && wordings.is_empty() => Decision::new(
+        let used: Option<&UsedTemplate> = placed.template.as_ref().or_else(of_delivery);
+        match used {
+            Some(used) if death.is_some() && wordings.is_empty() => Decision::new(
                 Step::Template,
                 "unknown",
-                format!("it was published by the template `{name}`; what that said in each language went with its end"),
+                format!("it was published by {}; what that said in each language went with its end", in_words(used)),
             ),
-            _ => wording(name, self.locale.as_ref(), wordings),
+            _ => wording(used, self.locale.as_ref(), wordings),
         }
     }
 
     fn preferences(&self) -> Vec<Decision> {
         if self.sent.is_empty() {
+            if let Some(gap) = self.gap() {
+                return vec![Decision::new(Step::Preference, "unknown", gap.reason())];
+            }
             let reason = "nothing goes to them besides the inbox, and preferences are about that";
             return vec![Decision::new(Step::Preference, "none", reason)];
         }
@@ -173,9 +205,13 @@ impl Known {
     fn dedupe(&self) -> Decision {
         let decision = |decision, reason: String| Decision::new(Step::Dedupe, decision, reason);
         match (&self.standpoint.collapse, self.standpoint.death) {
-            (_, Some(Death::Replaced { by })) => decision("replaced", format!("{by} took its place")),
+            (Some(key), Some(Death::Replaced { by })) => {
+                decision("replaced", format!("{by} took its place, since both have the `collapse` `{key}`"))
+            }
+            (None, Some(Death::Replaced { by })) => decision("replaced", format!("{by} took its place")),
             (None, _) => decision("none", "it has no `collapse`".to_owned()),
-            (Some(_), _) => decision("newest", "nothing newer with its `collapse` has come".to_owned()),
+            // Of what was taken back, too: something newer may have come since, and replaced nothing.
+            (Some(key), _) => decision("newest", format!("nothing newer with its `collapse`, `{key}`, took its place")),
         }
     }
 
@@ -191,17 +227,14 @@ impl Known {
         })
     }
 
-    /// What may still come, or can't be told.
-    fn missing(&self) -> Option<Decision> {
-        let decision = |decision, reason| Decision::new(Step::Medium, decision, reason);
+    /// Why deliveries to them may be missing here, where they may.
+    fn gap(&self) -> Option<Gap> {
         match (self.making, self.completeness) {
-            (Making::Goes, _) => {
-                Some(decision("expanding", "deliveries to so many are still being made; theirs may be among them"))
+            (Making::Goes, _) => Some(Gap::StillMade),
+            (Making::Done, Completeness::Unknown) => Some(Gap::TooMany),
+            (Making::Done, Completeness::All) => {
+                (self.standpoint.carried && self.sent.is_empty()).then_some(Gap::NoneKept)
             }
-            (Making::Done, Completeness::Unknown) => {
-                Some(decision("unknown", "they have got too much since for all of it to be looked through"))
-            }
-            (Making::Done, Completeness::All) => None,
         }
     }
 
@@ -276,11 +309,23 @@ fn tried(delivery: &Delivery, attempt: &Attempt) -> Decision {
 }
 
 /// What is known of a notification that retention took, or its topic's end, before its deliveries.
-fn outlived(sent: &[Carried], media: &Media) -> Vec<Decision> {
-    let reason = "the notification is not kept any more; these are its deliveries to them";
+fn outlived(sent: &[Carried], completeness: Completeness, media: &Media) -> Vec<Decision> {
+    let reason = match (sent, completeness) {
+        ([_, ..], _) => "the notification is not kept any more; these are its deliveries to them",
+        ([], Completeness::All) => {
+            "the notification is not kept any more, so it can't be told whether it was theirs; none of its deliveries that are \
+             still kept is to them"
+        }
+        ([], Completeness::Unknown) => {
+            "the notification is not kept any more, so it can't be told whether it was theirs"
+        }
+    };
     let mut decisions = vec![Decision::new(Step::Audience, "unknown", reason)];
     decisions.extend(sent.iter().map(|(delivery, _)| preference(delivery)));
     decisions.extend(sent.iter().flat_map(|sent| carried(sent, media)));
+    if completeness == Completeness::Unknown {
+        decisions.push(Gap::TooMany.decision());
+    }
     decisions
 }
 

@@ -12,7 +12,7 @@ use super::publish::may_publish;
 use super::{Broker, BrokerError};
 use crate::model::{
     Audience, CollapseKey, Draft, Hearing, Identity, Locale, Media, Medium, NotificationId, Profile, Scope, Skip,
-    TemplateName, UserId, Wish, Wordings,
+    UsedTemplate, UserId, Wish, Wordings,
 };
 use crate::store::{Publish, Rehearse, Rehearsed};
 use crate::wire::explain::{Decision, MAX_EXPLAINED, Person, Rehearsal, Step};
@@ -134,13 +134,21 @@ fn audience(known: &Known) -> Decision {
     }
 }
 
+/// A template as part of a sentence.
+pub(super) fn in_words(used: &UsedTemplate) -> String {
+    match used.version {
+        Some(version) => format!("version {version} of the template `{}`", used.name),
+        None => format!("the template `{}`", used.name),
+    }
+}
+
 /// Which text of a template the inbox shows to somebody who reads this language.
-pub(super) fn wording(template: Option<&TemplateName>, locale: Option<&Locale>, wordings: &Wordings) -> Decision {
+pub(super) fn wording(template: Option<&UsedTemplate>, locale: Option<&Locale>, wordings: &Wordings) -> Decision {
     let decision = |decision, reason: String| Decision::new(Step::Template, decision, reason);
     let name = match template {
         None if wordings.is_empty() => return decision("none", "the publish says its text itself".to_owned()),
         None => "the template".to_owned(),
-        Some(name) => format!("the template `{name}`"),
+        Some(used) => in_words(used),
     };
     if wordings.is_empty() {
         return decision("default", format!("{name} has one language"));
@@ -172,8 +180,13 @@ fn dedupe(known: &Known, draft: &Draft) -> Decision {
     let decision = |decision, reason: String| Decision::new(Step::Dedupe, decision, reason);
     match (&draft.life.collapse, known.replaces) {
         (None, _) => decision("none", "it has no `collapse`".to_owned()),
-        (Some(_), None) => decision("first", "nothing with this `collapse` stands in their inbox".to_owned()),
-        (Some(_), Some(older)) => decision("replaces", format!("it takes the place of {older}")),
+        (Some(key), None) => {
+            decision("first", format!("nothing with its `collapse`, `{}`, stands in their inbox", key.as_str()))
+        }
+        (Some(key), Some(older)) => decision(
+            "replaces",
+            format!("it takes the place of {older}, since both have the `collapse` `{}`", key.as_str()),
+        ),
     }
 }
 

@@ -149,6 +149,7 @@ struct Delivery {
     address: Option<String>,
     category: String,
     template: Option<String>,
+    template_version: Option<u64>,
     state: String,
     attempts: u32,
     next_at: Option<String>,
@@ -275,6 +276,11 @@ fn told(summary: &TalliedBody) -> String {
     )
 }
 
+/// A template as people are shown it: its name, and its version where that is known.
+pub(super) fn by_template(name: &str, version: Option<u64>) -> String {
+    version.map_or_else(|| name.to_owned(), |version| format!("{name} v{version}"))
+}
+
 impl Delivery {
     fn line(&self) -> String {
         let Self { id, created_at, medium, state, .. } = self;
@@ -293,7 +299,7 @@ impl Delivery {
             ("medium", Some(self.medium.clone())),
             ("address", self.address.clone()),
             ("category", Some(self.category.clone())),
-            ("template", self.template.clone()),
+            ("template", self.template.as_ref().map(|name| by_template(name, self.template_version))),
             ("state", Some(self.state.clone())),
             ("reason", self.reason.clone()),
             ("held", self.held.clone()),

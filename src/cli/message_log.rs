@@ -184,6 +184,7 @@ struct Line {
     state: String,
     category: String,
     template: Option<String>,
+    template_version: Option<u64>,
     reason: Option<String>,
 }
 
@@ -332,7 +333,7 @@ impl Line {
             or_dash(self.address.as_ref()),
             self.state.clone(),
             self.category.clone(),
-            or_dash(self.template.as_ref()),
+            or_dash(self.template.as_ref().map(|name| delivery::by_template(name, self.template_version)).as_ref()),
             self.reason.clone().unwrap_or_default(),
         ]
     }
@@ -387,6 +388,8 @@ mod tests {
                        "state":"stored","category":"c","template":null,"reason":null}"#;
         let line: Line = read(line.as_bytes()).expect("a line");
         assert_eq!(line.cells(), ["-", "t", "in_app", "topic:ops", "-", "stored", "c", "-", ""]);
+        let line = Line { template: Some("due".to_owned()), template_version: Some(3), ..line };
+        assert_eq!(line.cells()[7], "due v3");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Category, Locale, Medium, NotificationId, Robots, TemplateName, Timestamp, UserId, Wish};
+use super::{Category, Locale, Medium, NotificationId, Robots, Timestamp, UsedTemplate, UserId, Wish};
 
 /// The number of a delivery. It is never given again, not even after an erasure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,7 +100,7 @@ pub struct Via {
     /// Each once.
     pub media: Vec<Medium>,
     /// By which it was published.
-    pub template: Option<TemplateName>,
+    pub template: Option<UsedTemplate>,
     /// What the template says by these media, where it says something of its own.
     pub letters: Arc<[Lettering]>,
     /// The language of readers for whom there is no better one.

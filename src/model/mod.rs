@@ -45,7 +45,7 @@ pub use profile::{
 pub use robots::{Clash, RobotName, Robots};
 pub use template::{
     DingTalkText, EmailText, InAppText, MAX_PARAM_CHARS, MAX_PARAM_ITEMS, MAX_TEMPLATE_LOCALES,
-    MAX_TEMPLATE_TEXT_BYTES, MAX_TEMPLATE_VARIABLES, Need, Param, Params, Template, TemplateUse, Texts, Variable,
-    VariableKind, Variables, Wording, Wordings,
+    MAX_TEMPLATE_TEXT_BYTES, MAX_TEMPLATE_VARIABLES, Need, Param, Params, Template, TemplateUse, Texts, UsedTemplate,
+    Variable, VariableKind, Variables, Wording, Wordings,
 };
 pub use time::Timestamp;

@@ -140,6 +140,14 @@ pub struct TemplateUse {
     pub params: String,
 }
 
+/// The template that something was published by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsedTemplate {
+    pub name: super::TemplateName,
+    /// `None` of what was published before the log kept it.
+    pub version: Option<u32>,
+}
+
 /// What a notification says in one language.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wording {

@@ -12,15 +12,15 @@ use super::commit::{Change, OutboxEvent};
 use super::writer::Tx;
 use super::{expansions, profiles};
 use crate::model::{
-    Bulk, Category, Death, DeliveryState, DingTalkId, Email, Hearing, Media, Medium, NotificationId, TemplateName,
-    Timestamp, UserKey, Wish,
+    Bulk, Category, Death, DeliveryState, DingTalkId, Email, Hearing, Media, Medium, NotificationId, Timestamp,
+    UsedTemplate, UserKey, Wish,
 };
 
 const SELECT_ADDRESSES: &str = "SELECT email, dingtalk FROM profiles WHERE user = ?1";
 const INSERT_DELIVERY: &str = "
     INSERT INTO deliveries (notification, user, medium, address, lane, category, template, bulk, state, next_at, reason,
-                            created_at, settled_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                            created_at, settled_at, template_version)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 /// Something waits in a lane from this moment on.
 const WAIT_IN_LANE: &str = "
     INSERT INTO lanes (medium, lane, next_at) VALUES (?1, ?2, ?3)
@@ -72,7 +72,7 @@ impl Noted {
 pub(super) struct Carrying<'c> {
     pub(super) id: NotificationId,
     pub(super) via: &'c [Medium],
-    pub(super) template: Option<&'c TemplateName>,
+    pub(super) template: Option<&'c UsedTemplate>,
     pub(super) category: &'c Category,
     pub(super) bulk: Bulk,
     pub(super) media: &'c Media,
@@ -111,13 +111,14 @@ impl Carrying<'_> {
                 address,
                 lane.as_deref().unwrap_or_default(),
                 self.category,
-                self.template,
+                self.template.map(|used| &used.name),
                 self.bulk,
                 state,
                 lane.is_ok().then_some(self.now),
                 lane.as_ref().err(),
                 self.now,
                 lane.is_err().then_some(self.now),
+                self.template.and_then(|used| used.version),
             ])?;
             noted.add(*medium, event);
             if let Ok(lane) = lane {

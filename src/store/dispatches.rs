@@ -10,32 +10,42 @@ use super::StoreError;
 use super::commit::OutboxEvent;
 use super::deliveries::{Noted, wait_in_lane};
 use super::reader::Reader;
+use super::sql::used_template;
 use super::writer::{Need, OpError, Operation, Tx};
 use crate::model::{Category, DeliveryId, DeliveryState, Media, Medium, NotificationId, Timestamp, UserId, UserKey};
 use crate::wire::delivery::{Asked, Attempt, Delivery, Tallied};
 
 const SELECT_OF_NOTIFICATION: &str = "
     SELECT d.id, d.notification, u.name, d.medium, d.address, d.category, d.template, d.state, d.attempts, d.next_at,
-           d.reason, d.created_at, d.settled_at
+           d.reason, d.created_at, d.settled_at, d.template_version
     FROM deliveries d INDEXED BY deliveries_by_notification JOIN users u ON u.id = d.user
     WHERE d.notification = ?1 AND d.id < ?2 ORDER BY d.id DESC LIMIT ?3";
 const SELECT_OF_USER: &str = "
     SELECT d.id, d.notification, u.name, d.medium, d.address, d.category, d.template, d.state, d.attempts, d.next_at,
-           d.reason, d.created_at, d.settled_at
+           d.reason, d.created_at, d.settled_at, d.template_version
     FROM deliveries d INDEXED BY deliveries_by_user JOIN users u ON u.id = d.user
     WHERE d.user = ?1 AND d.id < ?2 ORDER BY d.id DESC LIMIT ?3";
+/// Between which numbers all deliveries of one notification lie.
+const SELECT_STRETCH: &str = "
+    SELECT (SELECT min(id) FROM deliveries INDEXED BY deliveries_by_notification WHERE notification = ?1),
+           (SELECT max(id) FROM deliveries INDEXED BY deliveries_by_notification WHERE notification = ?1)";
+const SELECT_IN_STRETCH: &str = "
+    SELECT d.id, d.notification, u.name, d.medium, d.address, d.category, d.template, d.state, d.attempts, d.next_at,
+           d.reason, d.created_at, d.settled_at, d.template_version
+    FROM deliveries d INDEXED BY deliveries_by_user JOIN users u ON u.id = d.user
+    WHERE d.user = ?1 AND d.id >= ?2 AND d.id <= ?3 ORDER BY d.id LIMIT ?4";
 const SELECT_DEAD: &str = "
     SELECT d.id, d.notification, u.name, d.medium, d.address, d.category, d.template, d.state, d.attempts, d.next_at,
-           d.reason, d.created_at, d.settled_at
+           d.reason, d.created_at, d.settled_at, d.template_version
     FROM deliveries d INDEXED BY deliveries_dead JOIN users u ON u.id = d.user
     WHERE d.state = 4 AND d.id < ?1 ORDER BY d.id DESC LIMIT ?2";
 const SELECT_NEWEST: &str = "
     SELECT d.id, d.notification, u.name, d.medium, d.address, d.category, d.template, d.state, d.attempts, d.next_at,
-           d.reason, d.created_at, d.settled_at
+           d.reason, d.created_at, d.settled_at, d.template_version
     FROM deliveries d JOIN users u ON u.id = d.user WHERE d.id < ?1 ORDER BY d.id DESC LIMIT ?2";
 const SELECT_ONE: &str = "
     SELECT d.id, d.notification, u.name, d.medium, d.address, d.category, d.template, d.state, d.attempts, d.next_at,
-           d.reason, d.created_at, d.settled_at
+           d.reason, d.created_at, d.settled_at, d.template_version
     FROM deliveries d JOIN users u ON u.id = d.user WHERE d.id = ?1";
 const SELECT_ATTEMPTS: &str = "
     SELECT number, at, outcome, answer, next_at FROM attempts WHERE delivery = ?1 ORDER BY number DESC LIMIT ?2";
@@ -58,6 +68,8 @@ const PRUNE: &str = "
 pub(super) const STATEMENTS: &[&str] = &[
     SELECT_OF_NOTIFICATION,
     SELECT_OF_USER,
+    SELECT_STRETCH,
+    SELECT_IN_STRETCH,
     SELECT_DEAD,
     SELECT_NEWEST,
     SELECT_ONE,
@@ -71,7 +83,7 @@ pub(super) const STATEMENTS: &[&str] = &[
 
 /// Rows that one page looks through for those that were asked for.
 pub const MAX_LOOKED_AT: usize = 5_000;
-/// Rows that are looked through for those of one notification to one person.
+/// Rows that are looked through for those of one notification to one person: what that person got while it went out.
 const MAX_OF_ONE: usize = 20_000;
 /// Attempts of one delivery that are told, the newest.
 const MAX_ATTEMPTS: u32 = 100;
@@ -112,7 +124,7 @@ fn delivery(row: &Row<'_>) -> Result<Delivery, rusqlite::Error> {
         medium: row.get(3)?,
         address: row.get(4)?,
         category: row.get(5)?,
-        template: row.get(6)?,
+        template: used_template(row, 6, 13)?,
         state: row.get(7)?,
         attempts: row.get(8)?,
         next_at: row.get(9)?,
@@ -214,34 +226,33 @@ impl Reader<'_> {
         Ok(attempts)
     }
 
-    /// The deliveries of one notification to one person, in the order of the media, and whether these are all: it looks
-    /// through a bounded number of those that the person got since it was published.
+    /// The deliveries of one notification to one person, in the order of the media, and whether these are all; `None` where
+    /// it has none to anybody. They lie among what the person got while it went out, however much has come since, and of
+    /// that a bounded number is looked through.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn deliveries_to(
         &self,
-        user: UserKey,
+        user: Option<UserKey>,
         notification: NotificationId,
-        published_at: Timestamp,
-    ) -> Result<(Vec<Delivery>, Completeness), StoreError> {
+    ) -> Result<Option<(Vec<Delivery>, Completeness)>, StoreError> {
+        let stretch = self.sql(SELECT_STRETCH)?.query_row([notification], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (Some(first), Some(last)): (Option<DeliveryId>, Option<DeliveryId>) = stretch else { return Ok(None) };
+        let Some(user) = user else { return Ok(Some((Vec::new(), Completeness::All))) };
         let most = i64::try_from(MAX_OF_ONE).unwrap_or(i64::MAX);
-        let mut statement = self.sql(SELECT_OF_USER)?;
-        let mut rows = statement.query(params![user, i64::MAX, most])?;
+        let mut statement = self.sql(SELECT_IN_STRETCH)?;
+        let mut rows = statement.query(params![user, first, last, most])?;
         let (mut found, mut looked_at) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
             looked_at += 1;
-            let made: Timestamp = row.get(11)?;
-            if made < published_at.before(DISORDER) {
-                break;
-            }
             if row.get::<_, NotificationId>(1)? == notification {
                 found.push(delivery(row)?);
             }
         }
         found.sort_unstable_by_key(|delivery| delivery.medium);
         let completeness = if looked_at == MAX_OF_ONE { Completeness::Unknown } else { Completeness::All };
-        Ok((found, completeness))
+        Ok(Some((found, completeness)))
     }
 
     /// How many deliveries of a notification are in which state.

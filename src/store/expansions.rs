@@ -9,16 +9,17 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::commit::Change;
 use super::deliveries::{Carrying, Noted, cancel_some};
 use super::reader::Reader;
-use super::sql::AsMedia;
+use super::sql::{AsMedia, used_template};
 use super::writer::{OpError, Operation, Tx};
 use super::{Refusal, StoreError};
 use crate::model::{
-    Bulk, Category, Hearing, Media, Medium, NotificationId, Seq, TemplateName, Timestamp, TopicKey, UserKey,
+    Bulk, Category, Hearing, Media, Medium, NotificationId, Seq, Timestamp, TopicKey, UsedTemplate, UserKey,
 };
 
 const INSERT_EXPANSION: &str = "
-    INSERT INTO expansions (notification, kind, seq, topic, media, category, template, upto, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT last_user FROM log WHERE id = 1), ?8)";
+    INSERT INTO expansions
+        (notification, kind, seq, topic, media, category, template, upto, created_at, template_version)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, (SELECT last_user FROM log WHERE id = 1), ?8, ?9)";
 const INSERT_CANCELLATION: &str = "
     INSERT INTO expansions (notification, kind, seq, media, category, after, upto, reason, created_at)
     VALUES (?1, 4, 0, 0, '', ?2, 0, ?3, ?4) ON CONFLICT DO NOTHING";
@@ -29,7 +30,7 @@ const IS_EXPANDING: &str = "SELECT 1 FROM expansions WHERE notification = ?1 AND
 const COUNT_EXPANSIONS: &str = "
     SELECT coalesce((SELECT max(id) FROM expansions) - (SELECT min(id) FROM expansions) + 1, 0)";
 const SELECT_FIRST: &str = "
-    SELECT id, notification, kind, seq, topic, media, category, template, after, upto, reason
+    SELECT id, notification, kind, seq, topic, media, category, template, after, upto, reason, template_version
     FROM expansions ORDER BY id LIMIT 1";
 const SELECT_ANY: &str = "SELECT 1 FROM expansions LIMIT 1";
 const SELECT_FOLLOWERS: &str = "
@@ -101,7 +102,17 @@ pub(super) fn begin(tx: &mut Tx<'_>, carrying: &Carrying<'_>, crowd: Crowd, seq:
         Crowd::Named => (TO_NAMED, None),
     };
     let Carrying { id, via, template, category, now, .. } = carrying;
-    tx.sql(INSERT_EXPANSION)?.execute(params![id, kind, seq, topic, AsMedia(via), category, template, now])?;
+    tx.sql(INSERT_EXPANSION)?.execute(params![
+        id,
+        kind,
+        seq,
+        topic,
+        AsMedia(via),
+        category,
+        template.map(|used| &used.name),
+        now,
+        template.and_then(|used| used.version),
+    ])?;
     tx.change(Change::Expands);
     Ok(())
 }
@@ -150,7 +161,7 @@ struct ExpansionRow {
     topic: Option<TopicKey>,
     via: Vec<Medium>,
     category: String,
-    template: Option<TemplateName>,
+    template: Option<UsedTemplate>,
     after: i64,
     upto: i64,
     reason: Option<String>,
@@ -165,7 +176,7 @@ fn expansion(row: &Row<'_>) -> Result<ExpansionRow, rusqlite::Error> {
         topic: row.get(4)?,
         via: AsMedia::read(row.get(5)?),
         category: row.get(6)?,
-        template: row.get(7)?,
+        template: used_template(row, 7, 11)?,
         after: row.get(8)?,
         upto: row.get(9)?,
         reason: row.get(10)?,

@@ -24,7 +24,8 @@ const SELECT_PUBLISHED: &str = "
     WHERE publisher_kind = 1 AND publisher = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
 const SELECT_SCHEDULED: &str = "
     SELECT id, due, failed, topic, users, category, category_named, priority, title, body, data, icon, click, actions,
-           sender, collapse, expires_at, publisher_kind, publisher, created_at, via, template
+           sender, collapse, expires_at, publisher_kind, publisher, created_at, via, template,
+           template_version
     FROM scheduled
     WHERE id > ?2 AND ((publisher_kind = 1 AND publisher = ?1)
                        OR instr(char(10) || users || char(10), char(10) || ?1 || char(10)) > 0)

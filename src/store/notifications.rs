@@ -9,14 +9,14 @@ use super::writer::Tx;
 use super::{deaths, wordings};
 use crate::model::{
     Action, Category, CollapseKey, Content, Death, Notification, NotificationId, Principal, Priority, Seq, SourceKey,
-    TemplateName, Timestamp, TopicKey, TopicName, UserKey,
+    Timestamp, TopicKey, TopicName, UsedTemplate, UserKey,
 };
 
 const INSERT_NOTIFICATION: &str = "
     INSERT INTO notifications
         (seq, id, topic, ordinal, category, priority, title, body, data, icon, click, actions, sender, created_at,
-         collapse, expires_at, publisher_kind, publisher, worded, carried, template)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+         collapse, expires_at, publisher_kind, publisher, worded, carried, template, template_version)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
 pub(super) const SELECT_NOTIFICATION: &str = "
     SELECT n.seq, n.id, t.name, c.name, n.priority, n.title, n.body, n.data, n.icon, n.click, n.actions, n.sender,
            n.created_at, n.topic, n.category, n.died, n.worded
@@ -59,7 +59,7 @@ pub(super) struct Record<'n> {
     /// Whether it goes by other media than the inbox too.
     pub(super) carried: bool,
     /// By which it was published.
-    pub(super) template: Option<&'n TemplateName>,
+    pub(super) template: Option<&'n UsedTemplate>,
 }
 
 pub(super) fn insert(tx: &Tx<'_>, record: &Record<'_>) -> Result<(), rusqlite::Error> {
@@ -86,7 +86,8 @@ pub(super) fn insert(tx: &Tx<'_>, record: &Record<'_>) -> Result<(), rusqlite::E
         publisher,
         !content.wordings.is_empty(),
         record.carried,
-        record.template,
+        record.template.map(|used| &used.name),
+        record.template.and_then(|used| used.version),
     ])?;
     wordings::keep(tx, *id, &content.wordings)
 }

@@ -14,17 +14,18 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::deliveries::why;
 use super::reader::Reader;
 use super::sight::{Sight, Span};
+use super::sql::used_template;
 use super::states;
 use super::{MAX_LOOKED_AT, StoreError, deaths, dispatches, notifications, wordings};
 use crate::model::{
-    Category, Death, EntryState, Hearing, NotificationId, Seq, SourceKey, TemplateName, Timestamp, TopicKey, TopicName,
+    Category, Death, EntryState, Hearing, NotificationId, Seq, SourceKey, Timestamp, TopicKey, TopicName, UsedTemplate,
     UserId, UserKey, Wordings,
 };
 use crate::wire::message_log::{LogQuery, Placed, PlacedAt};
 
 const SELECT_NEWEST: &str = "
     SELECT n.seq, n.id, n.topic, t.name, n.category, c.name, n.template, n.created_at, n.died, n.death, n.replaced_by,
-           t.deleted
+           t.deleted, n.template_version
     FROM notifications n CROSS JOIN categories c ON c.id = n.category LEFT JOIN topics t ON t.id = n.topic
     WHERE n.seq <= ?1 AND n.seq >= ?2 ORDER BY n.seq DESC LIMIT ?3";
 const SELECT_SEQ: &str = "SELECT seq FROM notifications WHERE id = ?1";
@@ -100,6 +101,8 @@ pub struct Standpoint {
     pub wordings: Wordings,
     /// The key under which a newer one takes its place.
     pub collapse: Option<String>,
+    /// Whether it was to go by other media than the inbox too.
+    pub carried: bool,
 }
 
 /// One notification on the way down.
@@ -109,7 +112,7 @@ struct Found {
     topic: Option<(TopicKey, TopicName)>,
     category_key: i64,
     category: Category,
-    template: Option<TemplateName>,
+    template: Option<UsedTemplate>,
     created_at: Timestamp,
     death: Option<(Seq, Death)>,
     deleted: bool,
@@ -132,7 +135,7 @@ fn found(row: &Row<'_>) -> Result<Found, rusqlite::Error> {
         topic,
         category_key: row.get(4)?,
         category: row.get(5)?,
-        template: row.get(6)?,
+        template: used_template(row, 6, 12)?,
         created_at: row.get(7)?,
         death,
         deleted: deleted.is_some(),
@@ -215,7 +218,7 @@ impl<'w> Walk<'w> {
         let asked = &self.query.asked;
         found.deleted
             || asked.category.as_ref().is_some_and(|category| *category != found.category)
-            || asked.template.is_some() && asked.template != found.template
+            || !asked.is_by(found.template.as_ref())
             || asked.until.is_some_and(|until| found.created_at >= until)
     }
 
@@ -452,6 +455,7 @@ impl Reader<'_> {
             death,
             wordings: wordings::load(self.connection(), id)?,
             collapse: located.collapse,
+            carried: located.carried,
         }))
     }
 

@@ -9,7 +9,7 @@ use super::deaths::kill;
 use super::notifications::{self, actions, actions_column};
 use super::publish::{Outgoing, Policy, Publish, When};
 use super::reader::Reader;
-use super::sql::{AsMedia, AsPublisher};
+use super::sql::{AsMedia, AsPublisher, used_template};
 use super::writer::{Need, OpError, Operation, Tx};
 use super::{Refusal, StoreError, letters, wordings};
 use crate::model::{
@@ -21,18 +21,20 @@ use crate::wire::status::{FailedDelivery, Scheduled};
 const INSERT_SCHEDULED: &str = "
     INSERT INTO scheduled
         (id, due, topic, users, category, category_named, priority, title, body, data, icon, click, actions, sender,
-         collapse, expires_at, publisher_kind, publisher, created_at, via, template)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+         collapse, expires_at, publisher_kind, publisher, created_at, via, template, template_version)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
 const DELETE_SCHEDULED: &str = "DELETE FROM scheduled WHERE id = ?1";
 const COUNT_SCHEDULED: &str = "UPDATE log SET scheduled = scheduled + ?1 WHERE id = 1 RETURNING scheduled";
 const SELECT_WAITING: &str = "SELECT scheduled FROM log WHERE id = 1";
 const SELECT_SCHEDULED: &str = "
     SELECT id, due, failed, topic, users, category, category_named, priority, title, body, data, icon, click, actions,
-           sender, collapse, expires_at, publisher_kind, publisher, created_at, via, template
+           sender, collapse, expires_at, publisher_kind, publisher, created_at, via, template,
+           template_version
     FROM scheduled WHERE id = ?1";
 const SELECT_PAGE: &str = "
     SELECT id, due, failed, topic, users, category, category_named, priority, title, body, data, icon, click, actions,
-           sender, collapse, expires_at, publisher_kind, publisher, created_at, via, template
+           sender, collapse, expires_at, publisher_kind, publisher, created_at, via, template,
+           template_version
     FROM scheduled WHERE (due, id) > (?1, ?2) ORDER BY due, id LIMIT ?3";
 const NEXT_DELIVERY: &str = "SELECT id, due FROM scheduled WHERE failed IS NULL ORDER BY due, id LIMIT 1";
 const NEXT_EXPIRY: &str = "
@@ -106,7 +108,8 @@ pub(super) fn add(
         publisher,
         publish.now,
         AsMedia(&via.media),
-        via.template,
+        via.template.as_ref().map(|used| &used.name),
+        via.template.as_ref().and_then(|used| used.version),
     ])?;
     wordings::keep(tx, publish.id, &content.wordings)?;
     letters::keep(tx, publish.id, via)?;
@@ -203,7 +206,7 @@ pub(super) fn row(row: &Row<'_>) -> Result<ScheduledRow, rusqlite::Error> {
         category_named: row.get(6)?,
         life,
         // The letters are in their table already, by its id.
-        via: Via { media: AsMedia::read(row.get(20)?), template: row.get(21)?, ..Via::default() },
+        via: Via { media: AsMedia::read(row.get(20)?), template: used_template(row, 21, 22)?, ..Via::default() },
         created_at: row.get(19)?,
     };
     Ok(ScheduledRow { scheduled, publisher: AsPublisher(row.get(17)?, row.get(18)?).principal(), expires_at })

@@ -1,13 +1,13 @@
 //! How model types stand in SQLite's columns.
 
-use rusqlite::ToSql;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{Row, ToSql};
 use uuid::Uuid;
 
 use crate::model::{
     About, AttemptOutcome, Bulk, Category, DeliveryId, DeliveryState, DingTalkId, Email, FollowRule, InvalidName,
     KeyId, Locale, MarkKind, Medium, NotificationId, Principal, Seq, SourceKey, TemplateName, TimeZone, Timestamp,
-    TopicKey, TopicName, UserId, UserKey, Wish,
+    TopicKey, TopicName, UsedTemplate, UserId, UserKey, Wish,
 };
 
 impl ToSql for Seq {
@@ -256,6 +256,16 @@ name!(Email);
 name!(TemplateName);
 name!(DingTalkId);
 name!(Locale);
+
+/// The template that stands in two columns: its name, and its version.
+pub(super) fn used_template(
+    row: &Row<'_>,
+    name: usize,
+    version: usize,
+) -> Result<Option<UsedTemplate>, rusqlite::Error> {
+    let (name, version): (Option<TemplateName>, _) = (row.get(name)?, row.get(version)?);
+    Ok(name.map(|name| UsedTemplate { name, version }))
+}
 
 /// A principal as two columns: its kind, and its name.
 pub(super) struct AsPublisher(pub(super) u8, pub(super) String);

@@ -6,7 +6,8 @@ use super::event::Text;
 use super::json::{BodyError, Fields};
 use super::measure::{MOMENT_RULE, moment};
 use crate::model::{
-    AttemptOutcome, Category, DeliveryId, DeliveryState, Medium, NotificationId, TemplateName, Timestamp, UserId,
+    AttemptOutcome, Category, DeliveryId, DeliveryState, Medium, NotificationId, TemplateName, Timestamp, UsedTemplate,
+    UserId,
 };
 
 /// Which deliveries are asked for. The default is all.
@@ -74,13 +75,18 @@ impl Asked {
         fields.close(Some(asked))
     }
 
+    /// Whether what was published by this template is asked for.
+    pub fn is_by(&self, used: Option<&UsedTemplate>) -> bool {
+        self.template.as_ref().is_none_or(|asked| used.is_some_and(|used| used.name == *asked))
+    }
+
     /// Whether a delivery is asked for, apart from whose it is.
     pub fn is_met(&self, row: &Delivery) -> bool {
         self.notification.is_none_or(|notification| notification == row.notification)
             && self.medium.is_none_or(|medium| medium == row.medium)
             && self.state.is_none_or(|state| state == row.state)
             && self.category.as_ref().is_none_or(|category| *category == row.category)
-            && self.template.as_ref().is_none_or(|template| row.template.as_ref() == Some(template))
+            && self.is_by(row.template.as_ref())
             && self.since.is_none_or(|since| row.created_at >= since)
             && self.until.is_none_or(|until| row.created_at < until)
     }
@@ -97,7 +103,7 @@ pub struct Delivery {
     /// `None` where none was known.
     pub address: Option<String>,
     pub category: Category,
-    pub template: Option<TemplateName>,
+    pub template: Option<UsedTemplate>,
     pub state: DeliveryState,
     /// Attempts that were begun.
     pub attempts: u32,
@@ -191,6 +197,7 @@ pub struct DeliveryBody<'a> {
     address: Option<&'a str>,
     category: &'a str,
     template: Option<Text<'a, TemplateName>>,
+    template_version: Option<u32>,
     state: &'static str,
     attempts: u32,
     next_at: Option<Text<'a, Timestamp>>,
@@ -232,7 +239,8 @@ impl<'a> From<&'a Delivery> for DeliveryBody<'a> {
             medium: delivery.medium.as_str(),
             address: delivery.address.as_deref(),
             category: delivery.category.as_str(),
-            template: delivery.template.as_ref().map(Text),
+            template: delivery.template.as_ref().map(|used| Text(&used.name)),
+            template_version: delivery.template.as_ref().and_then(|used| used.version),
             state: delivery.state.as_str(),
             attempts: delivery.attempts,
             next_at: delivery.next_at.as_ref().map(Text),

@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::delivery::{Asked, DeliveryBody, Tallied, TalliedBody, Told};
 use super::event::Text;
 use crate::model::{
-    Category, DeliveryId, DeliveryState, Medium, NotificationId, Seq, TemplateName, Timestamp, TopicName, UserId,
-    UserKey,
+    Category, DeliveryId, DeliveryState, Medium, NotificationId, Seq, TemplateName, Timestamp, TopicName, UsedTemplate,
+    UserId, UserKey,
 };
 
 /// How the inbox is named among media.
@@ -125,7 +125,7 @@ impl LogQuery {
         self.asked.notification.is_none_or(|notification| notification == row.notification)
             && self.placed.is_none_or(|state| state == row.state())
             && self.asked.category.as_ref().is_none_or(|category| *category == row.category)
-            && self.asked.template.as_ref().is_none_or(|template| row.template.as_ref() == Some(template))
+            && self.asked.is_by(row.template.as_ref())
             && self.asked.since.is_none_or(|since| row.created_at >= since)
             && self.asked.until.is_none_or(|until| row.created_at < until)
     }
@@ -191,7 +191,7 @@ pub struct Placed {
     pub topic: Option<TopicName>,
     pub user: Option<UserId>,
     pub category: Category,
-    pub template: Option<TemplateName>,
+    pub template: Option<UsedTemplate>,
     pub seen_at: Option<Timestamp>,
     pub read_at: Option<Timestamp>,
     /// Why it is in the inbox no more, in words for people.
@@ -255,6 +255,7 @@ pub struct PlacedBody<'a> {
     address: Option<&'a str>,
     category: &'a str,
     template: Option<Text<'a, TemplateName>>,
+    template_version: Option<u32>,
     state: &'static str,
     attempts: u32,
     next_at: Option<&'a str>,
@@ -275,7 +276,8 @@ impl<'a> From<&'a Placed> for PlacedBody<'a> {
             medium: IN_APP,
             address: None,
             category: placed.category.as_str(),
-            template: placed.template.as_ref().map(Text),
+            template: placed.template.as_ref().map(|used| Text(&used.name)),
+            template_version: placed.template.as_ref().and_then(|used| used.version),
             state: placed.state().as_str(),
             attempts: 0,
             next_at: None,
@@ -321,7 +323,7 @@ impl<'a> From<&'a LogPage> for LogBody<'a> {
 }
 
 /// The columns of a table.
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "id",
     "created_at",
     "notification",
@@ -331,6 +333,7 @@ const COLUMNS: [&str; 17] = [
     "address",
     "category",
     "template",
+    "template_version",
     "state",
     "reason",
     "attempts",
@@ -376,7 +379,8 @@ fn delivery_row(told: &Told) -> String {
         delivery.medium.as_str().to_owned(),
         or_nothing(delivery.address.as_ref()),
         delivery.category.to_string(),
-        or_nothing(delivery.template.as_ref()),
+        or_nothing(delivery.template.as_ref().map(|used| &used.name)),
+        or_nothing(delivery.template.as_ref().and_then(|used| used.version.as_ref())),
         delivery.state.as_str().to_owned(),
         or_nothing(delivery.reason.as_ref()),
         delivery.attempts.to_string(),
@@ -398,7 +402,8 @@ fn placed_row(placed: &Placed) -> String {
         IN_APP.to_owned(),
         String::new(),
         placed.category.to_string(),
-        or_nothing(placed.template.as_ref()),
+        or_nothing(placed.template.as_ref().map(|used| &used.name)),
+        or_nothing(placed.template.as_ref().and_then(|used| used.version.as_ref())),
         placed.state().as_str().to_owned(),
         or_nothing(placed.reason.as_ref()),
         "0".to_owned(),

@@ -101,7 +101,10 @@ fn the_log_holds_what_was_placed_in_the_app_beside_what_went_out() {
     let read = lines(&ask(&server, "user=alice&state=read")).remove(0);
     assert_eq!((&read["notification"], &read["topic"], &read["id"]), (&ops["id"], &json!("ops"), &Value::Null));
     assert!(read["read_at"].is_string() && read["seen_at"].is_string(), "{read}");
-    assert_eq!(state("medium=any&template=due").len(), 4, "two mails and two entries");
+    let by_due = lines(&ask(&server, "medium=any&template=due"));
+    assert_eq!(by_due.len(), 4, "two mails and two entries");
+    assert!(by_due.iter().all(|line| line["template"] == "due" && line["template_version"] == 1), "{by_due:?}");
+    assert_eq!((&read["template"], &read["template_version"]), (&Value::Null, &Value::Null));
     assert_eq!(state("medium=in_app&category=loans"), ["in_app bob stored", "in_app alice seen"]);
     assert_eq!(state("medium=any&state=sent"), ["email alice sent"]);
     let of_due = format!("medium=any&notification={}", id(&due));
@@ -305,6 +308,10 @@ fn did_she_get_it_is_answered_decision_by_decision() {
     let to = json!({ "users": ["alice", "bob", "carol", "dave"] });
     let due = server.publish(&json!({ "to": to, "template": "due", "via": ["email"] }));
     let due = id(&due);
+    // What is published by a template keeps the version that it was published by, whatever comes after it.
+    let newer = json!({ "category": "loans", "texts": { "en": { "in_app": { "title": "Newer" } } } });
+    server.operate(Ask::put("/v1/templates/due").json(&newer)).expect(201);
+    server.operate(Ask::post("/v1/templates/due/publish")).expect(200);
     finished(&server, &due);
 
     let alice = explain(&server, &due, "alice").expect(200);
@@ -319,7 +326,7 @@ fn did_she_get_it_is_answered_decision_by_decision() {
         "in_app in_app: stored",
     ];
     assert_eq!(decisions(&alice), expected);
-    assert!(reason(&alice, "template").contains("`zh-Hans`") && reason(&alice, "template").contains("`due`"));
+    assert!(reason(&alice, "template").contains("version 1 of the template `due` has `zh-Hans`"), "{}", alice.text());
     let sent = alice.json()["decisions"][5].clone();
     assert!(sent["delivery"].is_u64() && sent["at"].is_string() && sent["next_at"].is_null(), "{sent}");
     assert!(reason(&alice, "attempt").contains("250"), "{}", reason(&alice, "attempt"));
@@ -384,7 +391,8 @@ fn whom_a_topic_everyone_and_a_schedule_reach_is_told_with_what_took_its_place()
     assert_eq!(decisions(&of(&first, "alice"))[..2], ["audience: follows", "template: none"]);
     assert!(reason(&of(&first, "alice"), "audience").contains("have left it since"));
     assert_eq!(decisions(&of(&first, "alice"))[3], "dedupe: replaced");
-    assert!(reason(&of(&first, "alice"), "dedupe").contains(&second));
+    let dedupe = reason(&of(&first, "alice"), "dedupe");
+    assert!(dedupe.contains(&second) && dedupe.contains("`disk`"), "{dedupe}");
     assert_eq!(decisions(&of(&second, "alice")), ["audience: outside"]);
     assert_eq!(decisions(&of(&second, "late"))[3], "dedupe: newest");
     assert_eq!(decisions(&of(&first, "late")), ["audience: outside"]);
@@ -406,7 +414,64 @@ fn whom_a_topic_everyone_and_a_schedule_reach_is_told_with_what_took_its_place()
         decisions(&of(&first, "alice")),
         ["audience: unknown", "preference email: wanted", "medium email: skipped"]
     );
+    assert_eq!(decisions(&of(&first, "late")), ["audience: unknown"], "it may have been theirs or not");
+    assert_eq!(decisions(&of(&first, "nobody")), ["audience: unknown"]);
     explain(&server, &second, "alice").problem(404, "not-found");
+}
+
+/// Deliveries that one answer looks through.
+const LOOKED_THROUGH: u64 = 20_000;
+
+/// Writes down more deliveries to a user than one answer looks through, as another year would.
+fn age(server: &mut Server, change: &str) {
+    server.kill();
+    let log = rusqlite::Connection::open(server.data().join("tidings.db")).expect("the log opens");
+    let now = log.query_row("SELECT max(created_at) FROM deliveries", [], |row| row.get::<_, i64>(0)).expect("a time");
+    let deliveries = "
+        INSERT INTO deliveries (notification, user, medium, lane, category, bulk, state, reason, created_at, settled_at)
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+        SELECT randomblob(16), (SELECT id FROM users WHERE name = 'alice'), 1, '', 'general', 0, 6, 'x', ?2, ?2 FROM n";
+    log.execute(deliveries, rusqlite::params![LOOKED_THROUGH + 1, now]).expect("they are written");
+    log.execute_batch(change).expect("is changed");
+    drop(log);
+    server.restart();
+}
+
+#[test]
+fn what_became_of_it_is_found_however_much_came_since_and_what_can_not_be_told_is_said() {
+    let mut server = with_mail(NOBODY);
+    server.follow("ops", "alice");
+    server.follow("ops", "bob");
+    // One after the other, so that it is known which number each delivery has.
+    let publish = |to: &str| {
+        let id = id(&server.publish(&json!({ "to": to, "title": "x", "via": ["email"] })));
+        finished(&server, &id);
+        id
+    };
+    let (living, gone, unsent) = (publish("user:alice"), publish("topic:ops"), publish("user:bob"));
+    server.operate(Ask::delete("/v1/topics/ops")).expect(204);
+    // A delivery that is not kept any more, of a notification that is.
+    age(&mut server, "DELETE FROM deliveries WHERE user = (SELECT id FROM users WHERE name = 'bob') AND id = 4");
+    let of = |server: &Server, id: &str, user: &str| decisions(&explain(server, id, user).expect(200));
+    let sent = ["preference email: wanted", "dedupe: none", "medium in_app: inbox", "medium email: skipped"];
+    assert_eq!(of(&server, &living, "alice")[2..6], sent);
+    assert_eq!(
+        of(&server, &gone, "alice"),
+        ["audience: unknown", "preference email: wanted", "medium email: skipped"],
+        "the notification is gone, and her delivery lies behind many that came since"
+    );
+    assert_eq!(
+        of(&server, &unsent, "bob")[2..],
+        ["preference: unknown", "dedupe: none", "medium in_app: inbox", "medium: unknown", "in_app in_app: stored"],
+        "there was a delivery, and it is not kept"
+    );
+
+    // Deliveries of one notification, with more to her between the first and the last than are looked through.
+    age(&mut server, "UPDATE deliveries SET id = 1000000 WHERE id = 3");
+    let too_many = of(&server, &gone, "alice");
+    assert_eq!(too_many.first().map(String::as_str), Some("audience: unknown"));
+    assert_eq!(too_many.last().map(String::as_str), Some("medium: unknown"), "{too_many:?}");
+    assert_eq!(of(&server, &gone, "nobody"), ["audience: unknown"]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use super::keys::sha256;
 use super::publish::Idempotency;
 use super::{Broker, BrokerError};
 use crate::model::{
-    ContentError, Draft, Identity, NotificationId, Scope, Template, TemplateName, TemplateUse, Wording,
+    ContentError, Draft, Identity, NotificationId, Scope, Template, TemplateName, TemplateUse, UsedTemplate, Wording,
 };
 use crate::store::{
     DeleteTemplate, PublishTemplate, PutTemplate, Recall, Registered, TemplateRow, TemplateVersion, Which,
@@ -209,7 +209,7 @@ impl Broker {
             let same = wordings.iter().find(|(locale, _)| *locale == lettering.locale);
             lettering.letter.click = same.and_then(|(_, wording)| wording.click.clone());
         }
-        draft.via.template = Some(used.name.clone());
+        draft.via.template = Some(UsedTemplate { name: used.name.clone(), version: Some(found.row.version) });
         draft.via.letters = letters.into();
         draft.via.default_locale = default_locale.clone();
         let Wording { title, body, click } = said.map(|(_, wording)| wording.clone()).unwrap_or_default();
