@@ -36,12 +36,14 @@ pub(super) enum Fault {
     FullOrBroken,
     /// A part of the file can't be read.
     Unreadable,
-    /// A write, an fsync or a lock failed: what the file holds is unknown to this process.
+    /// A write or an fsync failed, or what SQLite must know of the file could not be had (its size, its shared memory): what
+    /// the file holds is unknown to this process. A lock that fails is [`Fault::Busy`]: SQLite does not tell the two apart.
     Broken,
     /// The file, or the file system, lets nobody write: it went so after an error of its own, or the file was moved away
     /// from under us. [`Fault::Broken`] in a server that runs.
     ReadOnly,
-    /// The file is not what SQLite wrote.
+    /// The file is not what SQLite wrote, or a read of it failed with `EIO`, which SQLite takes for a file system that has
+    /// found a checksum wrong.
     Damaged,
 }
 

@@ -198,7 +198,7 @@ pub enum StoreError {
     /// The file, or a copy of it, is not what SQLite wrote. Where a read of the log finds it so, the process is about to end.
     #[error("the database is damaged: {0}")]
     Damaged(String),
-    /// A write, an fsync or a lock failed. Where a read of the log finds it so, the process is about to end.
+    /// A write or an fsync failed, or a connection can't be had. Where a read of the log finds it so, the process is about to end.
     #[error("the disk failed: {0}")]
     Broken(String),
     /// The writer has ended; the process is about to.

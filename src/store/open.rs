@@ -91,7 +91,10 @@ impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Busy => Self::Busy,
-            error => Self::Damaged(error.to_string()),
+            StoreError::Damaged(cause) => Self::Damaged(cause),
+            StoreError::Full => Self::Io(std::io::ErrorKind::StorageFull.into()),
+            // The disk's fault: a new start may find it well.
+            error => Self::Io(std::io::Error::other(error)),
         }
     }
 }

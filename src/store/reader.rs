@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use deadpool_sqlite::{Hook, HookError, Pool, Runtime};
+use deadpool_sqlite::{Hook, HookError, Pool, PoolError, Runtime};
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, TransactionBehavior};
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -31,7 +31,8 @@ const MAX_READS: usize = 16;
 /// Reads that may wait; beyond it callers wait to hand theirs in.
 const QUEUE: usize = 1_024;
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+/// A read, with a connection, or with why there is none.
+type Job = Box<dyn FnOnce(Result<&mut Connection, StoreError>) + Send>;
 
 /// The way to the readers.
 pub(super) struct Readers {
@@ -85,10 +86,12 @@ impl Readers {
     {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |connection| {
-            let mut session = Session { connection, epoch };
-            // A panic in one read must not take the reads that share its hop with it.
-            let result = catch_unwind(AssertUnwindSafe(|| work(&mut session)))
-                .unwrap_or_else(|_| Err(StoreError::Failed("a read panicked".to_owned())));
+            let result = connection.and_then(|connection| {
+                let mut session = Session { connection, epoch };
+                // A panic in one read must not take the reads that share its hop with it.
+                catch_unwind(AssertUnwindSafe(|| work(&mut session)))
+                    .unwrap_or_else(|_| Err(StoreError::Failed("a read panicked".to_owned())))
+            });
             let _ = reply.send(result);
         });
         self.queue.send(job).await.map_err(|_| StoreError::Stopped)?;
@@ -97,7 +100,7 @@ impl Readers {
             Err(StoreError::Unreadable(cause)) => self.trouble.tell_unreadable(cause),
             // What is written into a damaged file may be lost with it.
             Err(StoreError::Damaged(cause)) => self.trouble.fail(Failure::Damaged(cause.clone())),
-            // Without its locks nothing can be read, and a new start may have them.
+            // Without connections, or shared memory, nothing can be read, and a new start may have them.
             Err(StoreError::Broken(cause)) => self.trouble.fail(Failure::Broken(cause.clone())),
             _ => {}
         }
@@ -115,13 +118,17 @@ async fn run(pool: Pool, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::error!(%error, "no connection for reading; those who wait are told");
+                let told = unopened(error);
+                for job in jobs {
+                    job(Err(told.clone()));
+                }
                 continue;
             }
         };
         let mut rest = jobs;
         loop {
             let batch = rest;
-            let ran = hop::interact(&connection, move |c| batch.into_iter().for_each(|job| job(c)));
+            let ran = hop::interact(&connection, move |c| batch.into_iter().for_each(|job| job(Ok(&mut *c))));
             if ran.await.is_err() {
                 break; // poisoned: the pool makes a new one
             }
@@ -131,6 +138,14 @@ async fn run(pool: Pool, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
                 return;
             }
         }
+    }
+}
+
+/// What an error of opening a connection means: the same as one of reading.
+fn unopened(error: PoolError) -> StoreError {
+    match error {
+        PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => error.into(),
+        error => StoreError::Failed(error.to_string()),
     }
 }
 
