@@ -1,5 +1,5 @@
-//! Commit before ack (T1): the server is killed with `kill -9` under load, again and again, and no publish and no mark that
-//! was acknowledged is lost, nothing doubled, nothing miscounted.
+//! Commit before ack (T1): the server is killed with `kill -9` under load, again and again, and no publish, no mark and no
+//! other change ([`verbs`](crate::verbs)) that was acknowledged is lost, nothing doubled, nothing miscounted.
 //!
 //! The quick form kills 8 times, at moments drawn from a fixed seed; `TIDINGS_KILL_CYCLES=200` is the full one, whose seed is
 //! random unless `TIDINGS_KILL_SEED` names one.
@@ -17,6 +17,7 @@ use crate::support::http::Ask;
 use crate::support::publisher::{Tally, Whereabouts, publish};
 use crate::support::server::Server;
 use crate::support::{Dice, token, wait_for};
+use crate::verbs::{self, MAX_ROUNDS, Verbs};
 
 const PUBLISHERS: usize = 8;
 /// Whose inbox is marked all the while.
@@ -47,10 +48,19 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
     let (place, tally, stop) = (Whereabouts::new(server.place()), Tally::default(), AtomicBool::new(false));
     let (told, acknowledged) = channel();
     let reader = server.token(READER);
-    let (all, marks) = std::thread::scope(|scope| {
+    let nothing = || 0;
+    let mut verbs = Verbs::new(&place, server.data().to_owned(), server.key(&["admin"]), &nothing);
+    let (all, marks, verbs) = std::thread::scope(|scope| {
         let marking = scope.spawn(|| mark(&place, &credential, &reader, &tally, &stop));
+        let stop = &stop;
+        let changing = scope.spawn(move || {
+            for n in (0..MAX_ROUNDS).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                verbs.round(n);
+            }
+            verbs
+        });
         for (i, user) in users.iter().enumerate() {
-            let (told, place, tally, stop, credential) = (told.clone(), &place, &tally, &stop, &credential);
+            let (told, place, tally, credential) = (told.clone(), &place, &tally, &credential);
             scope.spawn(move || {
                 for n in 0.. {
                     if stop.load(Ordering::Relaxed) {
@@ -75,14 +85,18 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
         }
         stop.store(true, Ordering::Relaxed);
         all.extend(acknowledged.iter());
-        (all, marking.join().expect("every mark was acknowledged"))
+        let marks = marking.join().expect("every mark was acknowledged");
+        (all, marks, changing.join().expect("every change was acknowledged"))
     });
     println!(
-        "seed {seed}: {} publishes and {} marks acknowledged over {cycles} kills, {tally:?}",
+        "seed {seed}: {} publishes, {} marks and {} other changes acknowledged over {cycles} kills, {tally:?}",
         all.len(),
-        marks.len()
+        marks.len(),
+        verbs.changes.len()
     );
     assert!(all.len() >= cycles && marks.len() >= cycles, "hardly anything was published, or marked");
+    assert!(!verbs.changes.is_empty(), "nothing else was changed");
+    assert_eq!(verbs::missing(verbs.changes.iter(), server.place()), Vec::<String>::new());
     hold_against_the_log(&server, &users, &all);
     server.kill();
     check_integrity(server.data());

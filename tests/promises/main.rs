@@ -42,4 +42,5 @@ mod storm;
 #[path = "../it/support/mod.rs"]
 #[allow(dead_code, reason = "the harness is shared with `tests/it`, which uses the rest of it")]
 mod support;
+mod verbs;
 mod wal;

@@ -2,7 +2,8 @@
 //! what was not flushed dropped, kept or torn, and every publish and mark acknowledged before the cut is in what is left.
 //!
 //! The quick form cuts 120 times from a fixed seed; `TIDINGS_POWER_CUTS=1000` is the full one, from a random seed unless
-//! `TIDINGS_POWER_SEED` names one. Every 30th cut is looked at by the binary itself, which recounts every inbox.
+//! `TIDINGS_POWER_SEED` names one. Every 30th cut is looked at by the binary itself, which recounts every inbox and is asked
+//! for every other change that was acknowledged ([`verbs`](crate::verbs)).
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::support::http::Ask;
 use crate::support::publisher::{Tally, Whereabouts, publish};
 use crate::support::server::Setup;
 use crate::support::{Dice, token};
+use crate::verbs::{self, Change, Verbs};
 
 const PUBLISHERS: usize = 4;
 /// One in so many publishes is marked as read, with all before it.
@@ -24,6 +26,8 @@ const MARKED: usize = 5;
 const EACH: usize = 60;
 const CUTS: usize = 120;
 const SEED: u64 = 20_260_401;
+/// Rounds of the other verbs meanwhile.
+const ROUNDS: usize = 3;
 /// One of so many cuts is looked at by the binary.
 const BY_THE_BINARY: usize = 30;
 
@@ -32,7 +36,10 @@ struct Written {
     record: Record,
     acknowledged: Vec<Acknowledged>,
     marked: Vec<Marked>,
+    changes: Vec<Change>,
     possible: HashSet<String>,
+    /// With it users' tokens were signed; it lies beside the log and is not in the record.
+    token_key: Vec<u8>,
 }
 
 fn write_down() -> Written {
@@ -42,14 +49,17 @@ fn write_down() -> Written {
     let credential = server.key(&["publish"]);
     let (place, tally, told) = (Whereabouts::new(server.place()), Tally::default(), Mutex::new(Vec::new()));
     let marked = Mutex::new(Vec::new());
+    let written = || std::fs::metadata(&log).expect("it is written").len();
+    let mut verbs = Verbs::new(&place, server.data().to_owned(), server.key(&["admin"]), &written);
     let tokens: Vec<String> = (0..PUBLISHERS).map(|i| server.token(&format!("u{i}"))).collect();
     for i in 0..PUBLISHERS {
         server.follow("all", &format!("u{i}"));
     }
     std::thread::scope(|scope| {
+        scope.spawn(|| (0..ROUNDS).for_each(|n| verbs.round(n)));
         for (i, token) in tokens.iter().enumerate() {
-            let (credential, place, tally, told, log) = (&credential, &place, &tally, &told, &log);
-            let marked = &marked;
+            let (credential, place, tally, told, marked) = (&credential, &place, &tally, &told, &marked);
+            let length = &written;
             scope.spawn(move || {
                 for n in 0..EACH {
                     let title = format!("{i}/{n}");
@@ -57,7 +67,6 @@ fn write_down() -> Written {
                     let body = json!({ "to": to, "title": title, "body": "x".repeat(1_500) });
                     let answer = publish(place, credential, &title, &body, tally).json();
                     let seq = answer["seq"].as_u64().expect("a seq");
-                    let length = || std::fs::metadata(log).expect("it is written").len();
                     told.lock().expect("nobody panics with it").push(Acknowledged { title, seq, told: length() });
                     if n % MARKED == 0 {
                         let mark = json!({ "as": "read", "upto": answer["cursor"] });
@@ -72,8 +81,12 @@ fn write_down() -> Written {
     assert!(server.terminate().0.success(), "{}", server.log());
     let acknowledged = told.into_inner().expect("nobody panics with it");
     let marked = marked.into_inner().expect("nobody panics with it");
-    let possible = (0..PUBLISHERS).flat_map(|i| (0..EACH).map(move |n| format!("{i}/{n}"))).collect();
-    Written { record: Record::read(&log), acknowledged, marked, possible }
+    let mut possible: HashSet<String> =
+        (0..PUBLISHERS).flat_map(|i| (0..EACH).map(move |n| format!("{i}/{n}"))).collect();
+    let Verbs { changes, titles, .. } = verbs;
+    possible.extend(titles);
+    let token_key = std::fs::read(server.data().join("token.key")).expect("tokens were signed with it");
+    Written { record: Record::read(&log), acknowledged, marked, changes, possible, token_key }
 }
 
 impl Written {
@@ -118,15 +131,17 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
     let seed = number("TIDINGS_POWER_SEED").unwrap_or_else(drawn);
     let written = write_down();
     println!(
-        "seed {seed}: {cuts} cuts, {} changes, {} publishes and {} marks acknowledged",
+        "seed {seed}: {cuts} cuts, {} writes, {} publishes, {} marks and {} other changes acknowledged",
         written.record.len(),
         written.acknowledged.len(),
-        written.marked.len()
+        written.marked.len(),
+        written.changes.len()
     );
     let mut by_the_binary = 0;
     written.cut(cuts, seed, Honesty::Honest, |i, place, left| {
         if i % BY_THE_BINARY == 0 {
             // The first of all: a server starts on whatever a cut leaves. When it is dropped the harness recounts.
+            std::fs::write(left.path().join("token.key"), &written.token_key).expect("there is room");
             let server = Setup::serve().on(left).start();
             server.notify("u0", "afterwards");
             let left = server.data().to_owned();
@@ -136,6 +151,9 @@ fn nothing_acknowledged_is_lost_when_the_power_is_cut() {
             let before = written.acknowledged.iter().filter(|one| one.told <= told);
             let verdict = judge(&left, before, &possible);
             assert!(verdict.is_clean(), "seed {seed}, cut {i} after {place} changes, read by the server: {verdict:?}");
+            let changes = written.changes.iter().filter(|one| one.told <= told);
+            let missing = verbs::missing(changes, server.place());
+            assert!(missing.is_empty(), "seed {seed}, cut {i} after {place} changes, asked: {missing:?}");
             by_the_binary += 1;
         } else {
             let verdict = written.judge(place, left.path());

@@ -103,7 +103,8 @@ fn read(data: &Path, verdict: &mut Verdict) -> rusqlite::Result<HashMap<String, 
     verdict.broken.extend(orphans.into_iter().map(|table| format!("an orphan in {table}")));
     // The row is made just after the tables.
     let head: i64 = log.query_row("SELECT coalesce(max(head), 0) FROM log", [], |row| row.get(0))?;
-    let mut statement = log.prepare("SELECT title, seq FROM notifications ORDER BY seq")?;
+    // What was retracted has no title any more.
+    let mut statement = log.prepare("SELECT title, seq FROM notifications WHERE title <> '' ORDER BY seq")?;
     let rows: Vec<(String, i64)> =
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     let mut found = HashMap::new();
