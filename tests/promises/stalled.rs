@@ -1,12 +1,13 @@
 //! A reader that stalls costs little and slows nobody (T14): some never read, some send rubbish behind their request, some
-//! read a kilobyte a second, while the server has megabytes to tell each of them.
+//! read a kilobyte a second, while the server has megabytes to tell each of them. Most stream events, one in ten has a
+//! WebSocket, and one in ten polls and leaves a whole page of answer unread. Peers whose cable is cut are given up.
 //!
-//! The quick form has 99 of them; `TIDINGS_STALLED_READERS=1000` is the full one, which judges memory and latency and waits
-//! for the end of those who take nothing, 30 s. That one also cuts the cable of peers that say nothing more.
+//! The quick form has 100 of them; `TIDINGS_STALLED_READERS=1000` is the full one, which judges memory and latency and waits
+//! for the end of those who take nothing, 30 s.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -17,15 +18,19 @@ use tokio::time::{sleep, timeout};
 
 use crate::crowd::line::{Asker, Line, Transport};
 use crate::crowd::{address, long_token, runtime, setting, user};
+use crate::mount::skipped;
 use crate::storm::quantile;
 use crate::support::http::Ask;
 use crate::support::poll::figure;
 use crate::support::server::{Server, Setup};
+use crate::support::ws::{Frame, TEXT, handshake};
 use crate::support::{DEADLINE, wait_for};
 
 /// Bytes that one may cost, and five times that where it is not what is measured.
 const STATED: u64 = 64 * 1024;
 const LOOSE: u64 = 5 * STATED;
+/// The same of a poll that is not read: a page of 256 KiB, and the event that fills it.
+const STATED_POLL: u64 = 384 * 1024;
 const STATED_P99: Duration = Duration::from_millis(100);
 /// What each has to be told: so many notifications of so many bytes.
 const NOTIFICATIONS: usize = 150;
@@ -48,16 +53,29 @@ const ENDED: Duration = Duration::from_secs(90);
 enum Manner {
     /// Never reads.
     Stalls,
-    /// Never reads, and sends what is no request behind its request.
+    /// Never reads, and goes on sending: what is no request behind its request, or operations whose replies it leaves.
     IsRude,
     /// Reads a kilobyte a second.
     IsSlow,
 }
 
+/// How the reader of this number comes, and how it behaves.
+fn reader(number: usize) -> (Transport, Manner) {
+    let manner = [Manner::Stalls, Manner::IsRude, Manner::IsSlow][number % 3];
+    match number % 10 {
+        // What is answered is no subscriber any more: there is nothing for it to be slow or rude with.
+        4 => (Transport::Poll, Manner::Stalls),
+        // One that takes a kilobyte a second gets to no ping in time, and is ended like those who take nothing.
+        9 if manner == Manner::IsSlow => (Transport::Ws, Manner::Stalls),
+        9 => (Transport::Ws, manner),
+        _ => (Transport::Sse, manner),
+    }
+}
+
 #[test]
 fn readers_that_take_nothing_cost_little_and_slow_nobody() {
     let full = setting("TIDINGS_STALLED_READERS", 0);
-    let readers = if full == 0 { 99 } else { full as usize };
+    let readers = if full == 0 { 100 } else { full as usize };
     let server = Server::start();
     let followers: Vec<Value> = (0..readers + HEALTHY).map(|number| json!({ "user": user(number) })).collect();
     for some in followers.chunks(1_000) {
@@ -67,8 +85,9 @@ fn readers_that_take_nothing_cost_little_and_slow_nobody() {
     let (tell, mut told) = mpsc::unbounded_channel();
     for number in 0..HEALTHY {
         let (token, tell) = (long_token(&server, &user(readers + number)), tell.clone());
+        let transport = if number == 0 { Transport::Ws } else { Transport::Sse };
         runtime.spawn(async move {
-            let mut line = Line::open(address, Transport::Sse, &token, "now").await.expect("it is accepted");
+            let mut line = Line::open(address, transport, &token, "now").await.expect("it is accepted");
             loop {
                 let event = line.next().await.expect("it lives to the end of the test");
                 if event.kind != "unread" && tell.send((event.data["seq"].as_u64(), Instant::now())).is_err() {
@@ -86,84 +105,107 @@ fn readers_that_take_nothing_cost_little_and_slow_nobody() {
     // What a first flood costs for good, caches and all, is not theirs; and it says how fast the healthy are alone.
     let alone = quantile(&runtime.block_on(flood(address, &credential, &mut told)), 0.99);
     let before = resident(&server);
-    let mut kept = Vec::new();
-    for number in 0..readers {
-        let manner = [Manner::Stalls, Manner::IsRude, Manner::IsSlow][number % 3];
-        let token = long_token(&server, &user(number));
-        kept.push(runtime.spawn(stall(address, token, manner)));
+    let (polls, streams): (Vec<usize>, Vec<usize>) =
+        (0..readers).partition(|number| reader(*number).0 == Transport::Poll);
+    let open = |number: &usize| {
+        let (transport, manner) = reader(*number);
+        runtime.spawn(stall(address, long_token(&server, &user(*number)), transport, manner))
+    };
+    // A poll's answer is made whole, so the first byte of it that arrives says that all of it is there.
+    let mut kept: Vec<TcpStream> = Vec::new();
+    for poll in polls.iter().map(open).collect::<Vec<_>>() {
+        kept.push(runtime.block_on(async { timeout(DEADLINE, poll).await }).expect("in time").expect("it is answered"));
     }
-    let online = (readers + HEALTHY) as u64;
+    let answered = resident(&server);
+    let _streaming: Vec<_> = streams.iter().map(open).collect();
+    let online = (streams.len() + HEALTHY) as u64;
     wait_for("the readers", || figure(&server, "tidings_users_online").filter(|there| *there >= online));
     let overran = || figure(&server, "tidings_lags_total").unwrap_or_default();
+    let slow = || figure(&server, "tidings_byes_total{reason=\"slow\"}").unwrap_or_default();
+    // On a machine that takes half a minute for this, some are ended before they have stalled so far.
+    let have_stalled = || overran() + slow() >= streams.len() as u64;
     let mut took = Vec::new();
     for _ in 0..FLOODS {
         took.extend(runtime.block_on(flood(address, &credential, &mut told)));
-        if overran() >= readers as u64 {
+        if have_stalled() {
             break;
         }
     }
     let among = quantile(&took, 0.99);
-    assert!(overran() >= readers as u64, "{} of {readers} have stalled after {FLOODS} floods", overran());
+    assert!(have_stalled(), "{} of {} have stalled after {FLOODS} floods", overran(), streams.len());
     let after = resident(&server);
-    let each = after.saturating_sub(before) / readers as u64;
+    let each_poll = answered.saturating_sub(before) / polls.len() as u64;
+    let each = after.saturating_sub(answered) / streams.len() as u64;
     println!(
-        "{readers} readers that stall: {each} bytes each ({before} to {after}); p99 {alone:?} alone, {among:?} among them"
+        "{} readers that stall: {each} bytes each ({answered} to {after}); {} polls that are not read: {each_poll} bytes \
+         each; p99 {alone:?} alone, {among:?} among them",
+        streams.len(),
+        polls.len()
     );
-    assert!(each < LOOSE, "{each} bytes each");
+    assert!(each < LOOSE && each_poll < 5 * STATED_POLL, "{each} bytes each, a poll {each_poll}");
     if full == 0 {
         return;
     }
-    assert!(each < STATED, "{each} bytes each");
-    let took_nothing = (0..readers).filter(|number| number % 3 != 2).count() as u64;
+    assert!(each < STATED && each_poll < STATED_POLL, "{each} bytes each, a poll {each_poll}");
+    let took_nothing = (0..readers).filter(|number| reader(*number).1 != Manner::IsSlow).count() as u64;
     let began = Instant::now();
-    let slow = || figure(&server, "tidings_byes_total{reason=\"slow\"}").unwrap_or_default();
     while slow() < took_nothing {
         assert!(began.elapsed() < ENDED, "{} of {took_nothing} are ended after {ENDED:?}", slow());
         std::thread::park_timeout(Duration::from_millis(200));
     }
     let there = figure(&server, "tidings_users_online");
     println!("{} ended as slow after {:?}, {there:?} still there", slow(), began.elapsed());
-    assert_eq!(there, Some(online - took_nothing), "who reads slowly is kept");
+    let slowly = (readers as u64 - took_nothing) + HEALTHY as u64;
+    assert_eq!(there, Some(slowly), "who reads slowly is kept");
     assert!(among < STATED_P99, "p99 {among:?}, and {alone:?} alone");
 }
 
 /// Streams of a peer whose cable is cut: nobody says goodbye, and nothing is refused.
 const VANISHING: usize = 20;
-/// Opens streams, says when each has been greeted, and holds them.
+/// In which they are given up; 30 s is what is not acknowledged given.
+const GIVEN_UP: Duration = Duration::from_secs(150);
+/// Opens streams, says when each has been greeted, and holds them until its standard input ends.
 const PEER: &str = r#"
-import socket, sys, time
+import socket, sys
 host, port, tokens = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 held = []
 for token in tokens:
-    s = socket.create_connection((host, port))
+    s = socket.create_connection((host, port), 30)
     s.sendall(f"GET /v1/stream?cursor=now HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
-    while b"event: hello" not in s.recv(65536): pass
+    got = b""
+    while b"event: hello" not in got:
+        some = s.recv(65536)
+        if not some: sys.exit(f"the server hung up: {got}")
+        got += some
     held.append(s)
 print("ready", flush=True)
-time.sleep(600)
+sys.stdin.read()
 "#;
 
-/// A network with one cable, and a peer at its far end.
+/// A network with one cable, and a peer at its far end. Runs beside each other have addresses of their own.
 struct Network {
     name: String,
     near: String,
+    far: String,
+    host: Ipv4Addr,
 }
 
 impl Network {
-    const HOST: &str = "10.203.77.1";
-
     fn make() -> Self {
         let id = std::process::id();
-        let this = Self { name: format!("tidings-{id}"), near: format!("tid{id}") };
-        let (name, near, far) = (this.name.as_str(), this.near.as_str(), format!("tif{id}"));
+        let (name, near, far) = (format!("tidings-{id}"), format!("tid{id}"), format!("tif{id}"));
+        let first = u32::from(Ipv4Addr::new(10, 203, 0, 0)) + (id % 0x4000) * 4;
+        let [host, peer] = [1, 2].map(|last| Ipv4Addr::from(first + last));
+        let this = Self { name, near, far, host };
+        let (name, near, far) = (this.name.as_str(), this.near.as_str(), this.far.as_str());
         for words in [
             vec!["netns", "add", name],
-            vec!["link", "add", near, "type", "veth", "peer", "name", &far],
-            vec!["link", "set", &far, "netns", name],
-            vec!["addr", "add", "10.203.77.1/30", "dev", near],
+            vec!["link", "add", near, "type", "veth", "peer", "name", far],
+            vec!["link", "set", far, "netns", name],
+            vec!["addr", "add", &format!("{host}/30"), "dev", near],
             vec!["link", "set", near, "up"],
-            vec!["-n", name, "addr", "add", "10.203.77.2/30", "dev", &far],
-            vec!["-n", name, "link", "set", &far, "up"],
+            vec!["-n", name, "addr", "add", &format!("{peer}/30"), "dev", far],
+            vec!["-n", name, "link", "set", far, "up"],
         ] {
             ip(&words);
         }
@@ -171,7 +213,7 @@ impl Network {
     }
 
     fn cut(&self) {
-        ip(&["-n", &self.name, "link", "set", &self.near.replace("tid", "tif"), "down"]);
+        ip(&["-n", &self.name, "link", "set", &self.far, "down"]);
     }
 }
 
@@ -183,16 +225,23 @@ impl Drop for Network {
 }
 
 fn ip(words: &[&str]) {
-    assert!(
-        Command::new("ip").args(words).status().expect("iproute2 is there").success(),
-        "ip {words:?}: root is needed"
-    );
+    let status = Command::new("ip").args(words).status().expect("iproute2 is there");
+    assert!(status.success(), "ip {words:?}: it takes root; TIDINGS_SKIP_MOUNTS=1 leaves it out");
+}
+
+/// A process that ends with the test.
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
 fn peers_that_vanish_without_a_word_are_given_up() {
-    if setting("TIDINGS_STALLED_READERS", 0) == 0 {
-        println!("only in the full form: it takes root, and half a minute");
+    if skipped("peers whose cable is cut") {
         return;
     }
     let server = Setup::serve().everywhere().start();
@@ -201,26 +250,25 @@ fn peers_that_vanish_without_a_word_are_given_up() {
     }
     let files = open_files(&server);
     let network = Network::make();
-    let port = address(&server).port().to_string();
+    let (host, port) = (network.host.to_string(), address(&server).port().to_string());
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", &network.name, "python3", "-c", PEER, Network::HOST, &port]);
+    command.args(["netns", "exec", &network.name, "python3", "-c", PEER, &host, &port]);
     command.args((0..VANISHING).map(|number| long_token(&server, &user(number))));
-    let mut peer = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut peer = Peer(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs"));
     let mut line = String::new();
-    let _ = BufReader::new(peer.stdout.take().expect("it is piped")).read_line(&mut line);
+    let _ = BufReader::new(peer.0.stdout.take().expect("it is piped")).read_line(&mut line);
     assert_eq!(line, "ready\n");
+    assert_eq!(figure(&server, "tidings_users_online"), Some(VANISHING as u64));
     network.cut();
-    let (began, online) = (Instant::now(), || figure(&server, "tidings_users_online").unwrap_or_default());
+    let (began, online) = (Instant::now(), || figure(&server, "tidings_users_online").expect("it is counted"));
     while online() > 0 {
-        assert!(began.elapsed() < ENDED, "{} are still there after {ENDED:?}", online());
+        assert!(began.elapsed() < GIVEN_UP, "{} are still there after {GIVEN_UP:?}", online());
         // Heartbeats alone would find it out too, some seconds later.
         server.publish(&json!({ "to": { "topic": TOPIC }, "title": "t" }));
         std::thread::park_timeout(Duration::from_millis(500));
     }
     println!("{VANISHING} peers that vanished are given up after {:?}", began.elapsed());
     wait_for("their files", || (open_files(&server) <= files + KEPT).then_some(()));
-    let _ = peer.kill();
-    let _ = peer.wait();
 }
 
 /// Files that a server opens as it goes along and keeps: its readers' connections to the database.
@@ -231,18 +279,25 @@ pub fn open_files(server: &Server) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs").count()
 }
 
-/// Opens a stream and behaves badly for as long as it may.
-async fn stall(address: SocketAddr, token: String, manner: Manner) -> TcpStream {
+/// Subscribes and behaves badly for as long as it may.
+async fn stall(address: SocketAddr, token: String, transport: Transport, manner: Manner) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(RECEIVE_BUFFER).expect("the kernel takes it");
     let mut stream = socket.connect(address).await.expect("the server accepts");
-    let ask = Ask::get("/v1/stream?cursor=now").header("accept", "text/event-stream").bearer(&token);
-    stream.write_all(&ask.to_bytes()).await.expect("the server reads");
+    let ask = match transport {
+        Transport::Sse => Ask::get("/v1/stream?cursor=now").header("accept", "text/event-stream"),
+        Transport::Ws => handshake("/v1/ws?cursor=now"),
+        // What the first flood has left is several pages.
+        Transport::Poll => Ask::get("/v1/poll?cursor=start&limit=500"),
+    };
+    stream.write_all(&ask.bearer(&token).to_bytes()).await.expect("the server reads");
+    let operation = Frame::new(TEXT, r#"{"op":"ping","ref":"rude"}"#).masked();
+    let rubbish = if transport == Transport::Ws { &operation } else { RUBBISH };
     match manner {
-        Manner::Stalls => {}
+        Manner::Stalls => stream.readable().await.expect("the server answers"),
         Manner::IsRude => loop {
             // It is read no further than a buffer, and the connection ends some day: both are answers.
-            if timeout(RUDELY, stream.write_all(RUBBISH)).await.is_ok_and(|sent| sent.is_err()) {
+            if timeout(RUDELY, stream.write_all(rubbish)).await.is_ok_and(|sent| sent.is_err()) {
                 break;
             }
             sleep(RUDELY).await;
