@@ -1,19 +1,22 @@
 //! A full disk (T4): reading and streams go on, publishes are refused and said to be, what makes room is done, and there is
 //! no restart in the recovery. And a server starts on a full disk, or says that it can't.
 //!
-//! The same in both forms. Recovery is promised within a second; the bound here is that of a busy machine.
+//! Recovery is promised within a second. The quick form grants a busy machine five; `TIDINGS_FULL=1` is the full one, which
+//! judges what is promised.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::crowd::setting;
 use crate::mount::{Disk, skipped};
 use crate::support::http::Ask;
 use crate::support::server::{Server, Setup};
 use crate::support::wait_for;
 
-/// Five times what is promised.
-const RECOVERY: Duration = Duration::from_secs(5);
+/// In which publishes are taken once there is room, and five times that where it is not what is measured.
+const STATED: Duration = Duration::from_secs(1);
+const LOOSE: Duration = Duration::from_secs(5);
 /// Publishes that may still fit into what the log of writes has already.
 const MAX_FITTING: usize = 5_000;
 
@@ -73,7 +76,7 @@ fn a_full_disk_refuses_publishes_reads_on_and_recovers_without_a_restart() {
     wait_for("publishes to be taken", || (publish(&server, "room again") == 201).then_some(()));
     let took = grown.elapsed();
     println!("publishes were taken {} ms after there was room", took.as_millis());
-    assert!(took < RECOVERY, "{took:?}");
+    assert!(took < if setting("TIDINGS_FULL", 0) == 0 { LOOSE } else { STATED }, "{took:?}");
     wait_for("readiness", || (readiness(&server).0 == 200).then_some(()));
     assert!(ballast.exists(), "the ballast is laid again");
     stream.titles_to("room again");
