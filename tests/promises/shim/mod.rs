@@ -52,6 +52,11 @@ pub fn failing(data: tempfile::TempDir, log: &Path, failure: &str) -> Setup {
     recorded(data, log).env("SHIM_FAIL", failure)
 }
 
+/// The same, only while the file `when` is there.
+pub fn failing_while(data: tempfile::TempDir, log: &Path, failure: &str, when: &Path) -> Setup {
+    failing(data, log, failure).env("SHIM_WHEN", when.to_str().expect("temporary paths are UTF-8"))
+}
+
 /// One change of a file.
 #[derive(Clone, Debug)]
 enum Change {
