@@ -40,7 +40,8 @@ pub enum Intent {
     DryRun,
 }
 
-/// Where the body stands: only a line of a batch has a field for the key, since a request has a header.
+/// Where the body stands: only a line of a batch, and a message of a queue, has a field for the key, since a request has a
+/// header; and only a request can be tried, since nobody waits for what the others would come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Request,
@@ -86,7 +87,12 @@ pub fn parse(body: &[u8], place: Place) -> Result<PublishBody, BodyError> {
     }
     let intent = match place {
         Place::Request => intent(&mut fields),
-        Place::BatchLine => Intent::Publish,
+        Place::BatchLine => {
+            if fields.take("dry_run").is_some() {
+                fields.refuse("dry_run", DRY_RUN_RULE);
+            }
+            Intent::Publish
+        }
     };
     let content = if template.is_some() { by_template(content, &mut fields) } else { content };
     let content = content.check().unwrap_or_else(|errors| {
@@ -331,7 +337,9 @@ impl Serialize for AudienceBody<'_> {
     }
 }
 
-/// A line of a batch has no such field: what is tried is tried by itself.
+/// Where `dry_run` does not stand, for people.
+const DRY_RUN_RULE: &str = "only one publish by itself can be tried, as one request over HTTP";
+
 fn intent(fields: &mut Fields<'_>) -> Intent {
     let tried: Option<bool> = fields.read("dry_run", "true or false");
     if tried == Some(true) { Intent::DryRun } else { Intent::Publish }

@@ -9,6 +9,8 @@
 //! A message centre's becomes the publish that it stands for and is read as one, so that there is one set of rules; what is
 //! wrong is told by the names that its sender used. `docs/queue.md` has the table for people.
 //!
+//! **Invariant**: what only asks (`dry_run`) is refused in every form, since it would be published in earnest.
+//!
 //! Deliberately not here: properties and headers of AMQP (`intake`).
 
 use serde_json::value::RawValue;
@@ -124,7 +126,7 @@ fn message_centre(
         }
     }
     let mut errors = fields.finish();
-    match publish::parse(format!("{{{}}}", said.join(",")).as_bytes(), Place::Request) {
+    match publish::parse(format!("{{{}}}", said.join(",")).as_bytes(), Place::BatchLine) {
         Ok(body) if errors.is_empty() => Ok(Queued { body, id }),
         Ok(_) => Err(BodyError::Fields(errors)),
         Err(BodyError::Fields(more)) => {
@@ -234,6 +236,22 @@ mod tests {
         assert_eq!(faults(bare(r#"{"type":"in_app","title":"x"}"#)), ["/receivers"]);
         assert_eq!(faults(bare(r#"{"receivers":["alice"],"title":"x"}"#)), ["/type"]);
         assert_eq!(faults(bare(r#"{"type":"in_app","receivers":[["a"]],"title":"x"}"#)), ["/receivers"]);
+    }
+
+    #[test]
+    fn what_only_asks_is_refused_in_every_form_and_never_published() {
+        let embed = r#"{"callbacks":null,"errbacks":null,"chain":null,"chord":null}"#;
+        for tried in ["true", "false", "\"yes\""] {
+            let publish = format!(r#"{{"to":"user:alice","title":"x","dry_run":{tried}}}"#);
+            let centre = format!(r#"{{"type":"mail","receivers":["alice"],"title":"x","dry_run":{tried}}}"#);
+            let by_task = |message: &str| task(&format!("[[],{message},{embed}]"));
+            for refused in [bare(&publish), bare(&centre), by_task(&publish), by_task(&centre)] {
+                let Err(BodyError::Fields(errors)) = refused else { panic!("{tried}: {refused:?}") };
+                assert_eq!(errors.len(), 1, "{tried}: {errors:?}");
+                assert_eq!(errors[0].pointer, "/dry_run");
+                assert!(errors[0].detail.contains("over HTTP"), "{errors:?}");
+            }
+        }
     }
 
     #[test]

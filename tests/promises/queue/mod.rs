@@ -264,6 +264,8 @@ fn poison(rabbit: &Rabbit, server: &Server) {
         named("misspelt", json!({ "to": "user:dora", "titel": "x" })),
         named("no template", json!({ "type": "in_app", "receivers": ["dora"], "template": "none" })),
         named("no medium", centre("fax")),
+        // Whoever only asks must not be taken for one who means it.
+        named("tried", json!({ "type": "in_app", "receivers": ["dora"], "title": "x", "dry_run": true })),
         named("reserved", json!({ "to": "topic:", "title": "x" })),
         line(&to("dora", "one"), json!({ "message_id": "twice" })),
         line(&to("dora", "another"), json!({ "message_id": "twice" })),
@@ -271,7 +273,7 @@ fn poison(rabbit: &Rabbit, server: &Server) {
     ];
     rabbit.tell_with(&["publish", "centre"], &messages.concat());
     wait_long("what is well", || titles(server, "dora").contains(&"flows on".to_owned()).then_some(()));
-    wait_long("every dead letter", || (settled(server, "dead_lettered") == dead + 10).then_some(()));
+    wait_long("every dead letter", || (settled(server, "dead_lettered") == dead + 11).then_some(()));
     // Of two with one name the first that comes to the log wins.
     assert_eq!(titles(server, "dora").len(), 2, "{:?}", titles(server, "dora"));
 
@@ -290,6 +292,7 @@ fn poison(rabbit: &Rabbit, server: &Server) {
         ("misspelt", "invalid"),
         ("no template", "invalid"),
         ("no medium", "invalid"),
+        ("tried", "invalid"),
         ("reserved", "invalid"),
         ("twice", "idempotency-mismatch"),
     ];
@@ -308,6 +311,7 @@ fn poison(rabbit: &Rabbit, server: &Server) {
     }
     let of = |name: &str| letters.iter().find(|letter| letter["message_id"] == name).expect("it is there");
     assert!(text(of("misspelt"), "x-tidings-detail").contains("/titel"), "{}", of("misspelt"));
+    assert!(text(of("tried"), "x-tidings-detail").contains("/dry_run"), "{}", of("tried"));
     assert_eq!(of("half")["text"], "{\"to\":");
     // The operator is shown why, too, and nothing of what they say.
     let shown = told(server);
