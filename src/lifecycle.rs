@@ -6,11 +6,22 @@
 //! Rank 1: imports nothing of this crate; in unit tests `interleave`, which may schedule what is spawned.
 
 use std::future::Future;
+use std::panic::resume_unwind;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// What came of a task that somebody waits for; `None` where the process ended before it. A panic goes on in the one who waits, whose
+/// own edge counts it and answers for it: it is no failure of the store, and must not be told as one.
+pub fn joined<T>(ended: Result<T, JoinError>) -> Option<T> {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(done) => Some(done),
+        Err(Ok(panic)) => resume_unwind(panic),
+        Err(Err(_cancelled)) => None,
+    }
+}
 
 /// Shared by everything that runs. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -65,5 +76,30 @@ impl Lifecycle {
     pub async fn core_ended(&self, deadline: Duration) -> bool {
         self.core.close();
         tokio::time::timeout(deadline, self.core.wait()).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::AssertUnwindSafe;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_goes_on_in_whoever_waits_for_the_task() {
+        let waits = async { joined(tokio::task::spawn_blocking(|| panic!("a fault of ours")).await) };
+        let went_on = AssertUnwindSafe(waits).catch_unwind().await.map(drop);
+        let said = went_on.expect_err("it panicked");
+        assert_eq!(said.downcast_ref::<&str>(), Some(&"a fault of ours"));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_was_ended_is_no_panic() {
+        let ended = Lifecycle::default().spawn_edge(std::future::pending::<()>());
+        ended.abort();
+        assert_eq!(joined(ended.await), None);
+        assert_eq!(joined(tokio::task::spawn_blocking(|| 7).await), Some(7));
     }
 }

@@ -67,6 +67,9 @@ pub enum BrokerError {
     /// The private cause, for the log only.
     #[error("the storage failed")]
     Storage(String),
+    /// The storage goes on and failed at this alone, which may be why: asked again, it may fail for ever. The private cause.
+    #[error("the storage failed at this")]
+    Operation(String),
 }
 
 impl From<StoreError> for BrokerError {
@@ -102,9 +105,10 @@ impl From<StoreError> for BrokerError {
             StoreError::Stopped => Self::StorageStopped,
             StoreError::Busy => Self::StorageBusy,
             StoreError::Damaged(cause) => Self::Damaged(cause),
-            StoreError::Failed(cause) | StoreError::Broken(cause) | StoreError::Unreadable(cause) => {
+            StoreError::Broken(cause) | StoreError::Unreadable(cause) | StoreError::Unwritable(cause) => {
                 Self::Storage(cause)
             }
+            StoreError::Failed(cause) => Self::Operation(cause),
         }
     }
 }
@@ -135,4 +139,18 @@ pub enum AuthError {
     /// It could not be looked up; the private cause, for the log only.
     #[error("the storage failed")]
     Storage(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_alone_is_told_apart_from_a_storage_that_fails() {
+        let cause = || "a cause".to_owned();
+        assert_eq!(BrokerError::from(StoreError::Failed(cause())), BrokerError::Operation(cause()));
+        for storage in [StoreError::Broken, StoreError::Unreadable, StoreError::Unwritable] {
+            assert_eq!(BrokerError::from(storage(cause())), BrokerError::Storage(cause()));
+        }
+    }
 }

@@ -232,7 +232,7 @@ impl From<BrokerError> for Problem {
                 tracing::debug!("the store has stopped, and refused a request");
                 STORAGE.for_now("the store could not do it; the server has logged why", 2)
             }
-            BrokerError::Storage(cause) => {
+            BrokerError::Storage(cause) | BrokerError::Operation(cause) => {
                 tracing::error!(cause, "the store failed a request");
                 STORAGE.for_now("the store could not do it; the server has logged why", 2)
             }
@@ -387,9 +387,11 @@ mod tests {
 
     #[test]
     fn the_cause_of_a_storage_fault_is_not_told() {
-        let problem = Problem::from(BrokerError::Storage("no such table: secrets".into()));
-        assert!(!format!("{problem:?}").contains("secrets"));
-        assert_eq!((problem.status, problem.retry_after), (503, Some(2)));
+        for error in [BrokerError::Storage, BrokerError::Operation] {
+            let problem = Problem::from(error("no such table: secrets".into()));
+            assert!(!format!("{problem:?}").contains("secrets"));
+            assert_eq!((problem.status, problem.retry_after), (503, Some(2)));
+        }
     }
 
     #[test]

@@ -117,8 +117,8 @@ impl App {
     }
 }
 
-/// Turns a panic into a 500, so that it ends one request and not the connection.
-async fn contain<T>(handler: impl Future<Output = Result<T, Problem>>, metrics: &Metrics) -> Result<T, Problem> {
+/// Turns a panic into a 500, so that it ends one request, or one line of a batch, and not the connection.
+pub async fn contain<T>(handler: impl Future<Output = Result<T, Problem>>, metrics: &Metrics) -> Result<T, Problem> {
     AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         tracing::error!(panic = said.unwrap_or("no message"), "a request's handler panicked");

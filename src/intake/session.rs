@@ -228,7 +228,7 @@ impl Session {
 
     async fn end(&self, delivery: &Delivery) -> Result<End, Lost> {
         Ok(match self.decided(delivery).await {
-            None | Some(Verdict::Later(_)) => End::Left,
+            None | Some(Verdict::Later(_) | Verdict::Failed) => End::Left,
             Some(Verdict::Published) => End::Taken("published"),
             Some(Verdict::Duplicate) => End::Taken("duplicate"),
             Some(Verdict::Poison(poison)) => match &self.letters {

@@ -22,6 +22,8 @@ pub(super) enum Verdict {
     Poison(Poison),
     /// It can't be taken now; why.
     Later(String),
+    /// The server failed at it, which may be the message's own doing: it is tried a few times more.
+    Failed,
 }
 
 /// Why a message never can be taken.
@@ -91,6 +93,10 @@ impl From<BrokerError> for Verdict {
             BrokerError::Ahead => "ahead",
             // It may pass, but a message that waits for it would hold up all others.
             BrokerError::TooMany(_) => "too-many",
+            BrokerError::Operation(cause) => {
+                tracing::error!(cause, "the store failed at a message of the queue; it is tried a few times");
+                return Self::Failed;
+            }
             BrokerError::Storage(cause) | BrokerError::Damaged(cause) => {
                 tracing::error!(cause, "the store failed a message of the queue; it is tried again");
                 return Self::Later(detail_of_storage());
@@ -142,6 +148,8 @@ mod tests {
         ] {
             assert_eq!(reason(&stays.into()), Some(expected));
         }
+        // On a store that is well it may be the message's own doing, so it is not tried for ever.
+        assert_eq!(Verdict::from(BrokerError::Operation("secret".to_owned())), Verdict::Failed);
     }
 
     #[test]

@@ -195,6 +195,9 @@ pub enum StoreError {
     /// A part of the file can't be read.
     #[error("a part of the database can't be read: {0}")]
     Unreadable(String),
+    /// A file that SQLite needs for a read can't be written: the disk is full, or fails. Nothing was stored.
+    #[error("a file of the database can't be written: {0}")]
+    Unwritable(String),
     /// The file, or a copy of it, is not what SQLite wrote. Where a read of the log finds it so, the process is about to end.
     #[error("the database is damaged: {0}")]
     Damaged(String),
@@ -204,6 +207,7 @@ pub enum StoreError {
     /// The writer has ended; the process is about to.
     #[error("the store has stopped")]
     Stopped,
+    /// This operation failed; nothing of it is stored, and others go on.
     #[error("the database failed: {0}")]
     Failed(String),
 }
@@ -217,7 +221,8 @@ impl From<rusqlite::Error> for StoreError {
             Fault::Damaged => Self::Damaged(error.to_string()),
             Fault::Broken | Fault::ReadOnly => Self::Broken(error.to_string()),
             // Whether the disk is full is not looked at here: the writer meets it too, and does.
-            Fault::Operation | Fault::FullOrBroken => Self::Failed(error.to_string()),
+            Fault::FullOrBroken => Self::Unwritable(error.to_string()),
+            Fault::Operation => Self::Failed(error.to_string()),
         }
     }
 }

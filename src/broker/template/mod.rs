@@ -25,6 +25,7 @@ use self::compiled::Compiled;
 use super::keys::sha256;
 use super::publish::Idempotency;
 use super::{Broker, BrokerError};
+use crate::lifecycle::joined;
 use crate::model::{
     ContentError, Draft, Identity, NotificationId, Scope, Template, TemplateName, TemplateUse, UsedTemplate, Wording,
 };
@@ -269,9 +270,7 @@ impl Broker {
 
 /// Rendering may take some milliseconds, which streams on the same thread must not wait for.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BrokerError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| BrokerError::Storage("rendering a template panicked".to_owned()))
+    joined(tokio::task::spawn_blocking(work).await).ok_or(BrokerError::StorageStopped)
 }
 
 /// What came out of a template that was fine when it was registered: the values are what can be mended.

@@ -12,6 +12,7 @@ use crate::broker::{Idempotency, Meanwhile, hash_body};
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::lines::{self, LineBody};
+use crate::http::service::contain;
 use crate::http::{App, answer, problem};
 use crate::model::Identity;
 use crate::wire::problem::{Problem, ProblemBody};
@@ -35,7 +36,7 @@ pub async fn publish(call: Call) -> Result<Response<Body>, Problem> {
     let mut results = Vec::new();
     lines::each(
         lines,
-        |line| publish_line(&app, &by, line),
+        |line| contain(publish_line(&app, &by, line), app.metrics()),
         |result| write_result(&app, result.flatten(), &mut results),
     )
     .await;

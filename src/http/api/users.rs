@@ -10,6 +10,7 @@ use crate::http::answer;
 use crate::http::body::Body;
 use crate::http::call::Call;
 use crate::http::export;
+use crate::lifecycle::joined;
 use crate::wire::event::UnreadBody;
 use crate::wire::problem::Problem;
 use crate::wire::upkeep::{ErasedBody, ExportFrom, ExportPage, RecordBody};
@@ -25,7 +26,7 @@ pub async fn erase(call: &Call) -> Result<Response<Body>, Problem> {
     let (broker, by, user) = (call.broker().clone(), call.identity()?.clone(), call.named_user()?);
     // In a task of its own: a client who hangs up must not leave an erasure behind that has taken no access back.
     let erasing = call.app.lifecycle().spawn_edge(async move { broker.erase(&by, &user).await });
-    let erased = erasing.await.map_err(|_| BrokerError::Storage("the erasure panicked".to_owned()))??;
+    let erased = joined(erasing.await).ok_or(BrokerError::StorageStopped)??;
     Ok(answer::json(StatusCode::OK, &ErasedBody::from(erased)))
 }
 

@@ -145,7 +145,7 @@ impl Log<'_> {
             return;
         }
         if let Some(failure) = &self.outcome.failure {
-            let failed = StoreError::Failed(failure.to_string());
+            let failed = StoreError::Broken(failure.to_string());
             return self.settle(group, failed);
         }
         let error = match try_commit(self.connection, self.state, &mut group) {
@@ -211,7 +211,7 @@ impl Log<'_> {
 
     fn fail(&mut self, failure: Failure) -> StoreError {
         leave_alone(self.connection);
-        let told = StoreError::Failed(failure.to_string());
+        let told = StoreError::Broken(failure.to_string());
         self.outcome.failure.get_or_insert(failure);
         told
     }
