@@ -3,7 +3,7 @@
 use super::inbox::may_see;
 use super::{Broker, BrokerError};
 use crate::model::{Category, Credential, Identity, Profile, ProfileEdit, Scope, UserId, UserIdentity};
-use crate::store::{Acquaintance, PutProfile};
+use crate::store::{Acquaintance, PutProfile, Unknown};
 use crate::wire::profile::OwnProfile;
 
 impl Broker {
@@ -18,7 +18,7 @@ impl Broker {
         edit: ProfileEdit,
     ) -> Result<(Profile, Acquaintance), BrokerError> {
         may_know(by)?;
-        self.edit_profile(user, edit).await
+        self.edit_profile(user, edit, Unknown::Create).await
     }
 
     /// A user's profile, for their application.
@@ -62,7 +62,7 @@ impl Broker {
         if matches!(who.credential, Credential::Ticket(_)) {
             return Err(BrokerError::Forbidden("a ticket reads only; this needs the session or a token"));
         }
-        self.edit_profile(&who.user, edit).await?;
+        self.edit_profile(&who.user, edit, Unknown::Create).await?;
         self.own_profile(who).await
     }
 
@@ -70,10 +70,12 @@ impl Broker {
         &self,
         user: &UserId,
         edit: ProfileEdit,
+        unknown: Unknown,
     ) -> Result<(Profile, Acquaintance), BrokerError> {
         let operation = PutProfile {
             user: user.clone(),
             edit,
+            unknown,
             now: self.inner.clock.now(),
             everyone_horizon: self.inner.config().everyone_horizon,
         };

@@ -2,7 +2,7 @@
 //!
 //! A link bears a token that only this server can have made: who, which category, which medium, and an HMAC over them. It
 //! can do this one thing, so it needs no end and is kept nowhere. **Invariant**: a token that was changed is no token.
-//! **Invariant**: a link brings nobody back who was erased.
+//! **Invariant**: a link brings nobody back who was erased: whether they are there is looked at in the operation that changes them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{Broker, BrokerError};
 use crate::model::{About, Category, Medium, PreferenceEdit, ProfileEdit, UserId, Wish};
+use crate::store::Unknown;
 
 /// What the HMAC is over besides, so that the same secret could sign something else.
 const LABEL: &str = "tidings unsubscribe 1\n";
@@ -94,19 +95,20 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`].
     pub async fn unsubscribe(&self, of: &Unsubscription) -> Result<(), BrokerError> {
-        let user = of.user.clone();
-        let known = self.inner.store.read(move |session| session.snapshot(|reader| reader.user(&user))).await?;
-        if known.is_none() {
-            return Ok(());
-        }
-        let say = |about| ProfileEdit {
-            preferences: vec![PreferenceEdit::Say(about, of.medium, Some(Wish::Unwanted))],
-            ..ProfileEdit::default()
+        let say = async |about| {
+            let preferences = vec![PreferenceEdit::Say(about, of.medium, Some(Wish::Unwanted))];
+            let edit = ProfileEdit { preferences, ..ProfileEdit::default() };
+            self.edit_profile(&of.user, edit, Unknown::Refuse).await.map(drop)
         };
-        match self.edit_profile(&of.user, say(About::Category(of.category.clone()))).await {
+        let ended = match say(About::Category(of.category.clone())).await {
             // Who wants less is not refused for a limit: nothing was said about this category, so what is said about all counts.
-            Err(BrokerError::TooMany(_)) => self.edit_profile(&of.user, say(About::Every)).await.map(drop),
-            ended => ended.map(drop),
+            Err(BrokerError::TooMany(_)) => say(About::Every).await,
+            ended => ended,
+        };
+        match ended {
+            // Erased: nothing goes to them.
+            Err(BrokerError::NotFound(_)) => Ok(()),
+            ended => ended,
         }
     }
 }

@@ -360,7 +360,8 @@ mod tests {
         for user in &users {
             let email = Edit::Set(Email::new(&format!("{user}@a.example")).expect("an address"));
             let edit = ProfileEdit { email, ..ProfileEdit::default() };
-            let put = PutProfile { user: user.clone(), edit, now: NOW, everyone_horizon: DAY };
+            let (unknown, now) = (Unknown::Create, NOW);
+            let put = PutProfile { user: user.clone(), edit, unknown, now, everyone_horizon: DAY };
             store.write(put).await.expect("is known");
         }
         let media = Media { email: Some(Mail { domain: "a.example".to_owned() }), dingtalk: None };

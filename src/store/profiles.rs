@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::commit::Change;
 use super::reader::Reader;
 use super::writer::{OpError, Operation, Tx};
-use super::{Refusal, StoreError, users};
+use super::{Refusal, StoreError, Unknown, users};
 use crate::model::{
     About, Locale, MAX_PREFERRED_CATEGORIES, Medium, Preferences, Profile, ProfileEdit, Timestamp, UserId, UserKey,
     Wish,
@@ -41,11 +41,14 @@ pub(super) const STATEMENTS: &[&str] = &[
     DELETE_PROFILE,
 ];
 
-/// Changes a user's profile. Someone new appears with it.
+/// Changes a user's profile.
 #[derive(Clone, Debug)]
 pub struct PutProfile {
     pub user: UserId,
     pub edit: ProfileEdit,
+    /// Whether someone new appears with it. Where not, it is looked at here and nowhere before: an erasure that was asked for
+    /// first has been done by then.
+    pub unknown: Unknown,
     pub now: Timestamp,
     /// How far back `everyone` reaches for someone new.
     pub everyone_horizon: Duration,
@@ -64,6 +67,9 @@ impl Operation for PutProfile {
 
     fn apply(&self, tx: &mut Tx<'_>) -> Result<Self::Output, OpError> {
         let found = users::find(tx, &self.user)?;
+        if found.is_none() && self.unknown == Unknown::Refuse {
+            return Err(Refusal::NotFound("user").into());
+        }
         let before = found.map(|user| load(tx.connection(), user)).transpose()?.unwrap_or_default();
         let mut profile = before.clone();
         self.edit.apply(&mut profile);
@@ -173,5 +179,60 @@ impl Reader<'_> {
     /// [`StoreError`].
     pub fn wants(&self, user: UserKey, category: &str, medium: Medium, default: Wish) -> Result<Wish, StoreError> {
         Ok(wants(self.connection(), user, category, medium, default)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+    use crate::metrics::Metrics;
+    use crate::model::{Category, PreferenceEdit};
+    use crate::store::{Appear, Config, ForgetUser, Forgotten, Store};
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+    const DAY: Duration = Duration::from_hours(24);
+
+    /// What a link in a mail asks for, or a backend, which may name whom it likes.
+    fn no_mail(user: &UserId, unknown: Unknown) -> PutProfile {
+        let about = About::Category(Category::new("loans").expect("a category"));
+        let say = PreferenceEdit::Say(about, Medium::Email, Some(Wish::Unwanted));
+        let edit = ProfileEdit { preferences: vec![say], ..ProfileEdit::default() };
+        PutProfile { user: user.clone(), edit, unknown, now: NOW, everyone_horizon: DAY }
+    }
+
+    #[tokio::test]
+    async fn an_erasure_that_comes_before_a_click_on_a_link_is_not_undone_by_it() {
+        let directory = tempfile::tempdir().expect("a directory for the database");
+        let lifecycle = Lifecycle::default();
+        let opened =
+            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
+        let (store, mut feed) = opened.expect("a new database opens");
+        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let user = UserId::new("alice").expect("a user");
+        let known = async |store: &Store| {
+            let user = user.clone();
+            let read = store.read(move |session| session.snapshot(|reader| reader.user(&user)));
+            read.await.expect("it can be read").is_some()
+        };
+        let appear = Appear { user: user.clone(), now: NOW, everyone_horizon: DAY };
+        store.write(appear).await.expect("a user may appear");
+        let (said, acquaintance) = store.write(no_mail(&user, Unknown::Refuse)).await.expect("she is known");
+        assert_eq!((said.preferences.categories().count(), acquaintance), (1, Acquaintance::Known));
+
+        // Both are on their way at once, and the erasure is the first: whoever has looked before saw her still there.
+        assert!(known(&store).await);
+        let (erased, clicked) =
+            tokio::join!(store.write(ForgetUser { user: user.clone() }), store.write(no_mail(&user, Unknown::Refuse)));
+        assert!(matches!(erased, Ok(Forgotten::All(Some(_)))), "{erased:?}");
+        assert!(matches!(clicked, Err(StoreError::Refused(Refusal::NotFound("user")))), "{clicked:?}");
+        assert!(!known(&store).await, "she stays erased");
+
+        // A backend may name her again, as it may name anybody: then she is someone new, of whom nothing is left.
+        let (said, acquaintance) = store.write(no_mail(&user, Unknown::Create)).await.expect("anybody may be named");
+        assert_eq!((said.preferences.categories().count(), acquaintance), (1, Acquaintance::New));
+        assert!(known(&store).await);
     }
 }

@@ -41,7 +41,8 @@ pub(super) const STATEMENTS: &[&str] = &[INSERT_ENTRY, COUNT_ENTRY, COUNT_PUBLIS
 pub enum Unknown {
     /// Make it: a script need not know whether it is the first.
     Create,
-    /// Refuse, so that a misspelt name does not vanish into a topic without followers, or an inbox nobody opens.
+    /// Refuse, so that a misspelt name does not vanish into a topic without followers, or an inbox nobody opens, and so that
+    /// whoever was erased stays erased.
     Refuse,
 }
 
