@@ -210,8 +210,11 @@ impl Known {
             }
             (None, Some(Death::Replaced { by })) => decision("replaced", format!("{by} took its place")),
             (None, _) => decision("none", "it has no `collapse`".to_owned()),
-            // Of what was taken back, too: something newer may have come since, and replaced nothing.
-            (Some(key), _) => decision("newest", format!("nothing newer with its `collapse`, `{key}`, took its place")),
+            (Some(key), None) => decision("newest", format!("nothing newer with its `collapse`, `{key}`, has come")),
+            // What came later took nothing's place, and is not looked for.
+            (Some(key), Some(Death::Retracted | Death::Expired)) => {
+                decision("ended", format!("nothing newer with its `collapse`, `{key}`, came before it was over"))
+            }
         }
     }
 

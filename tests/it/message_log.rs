@@ -396,6 +396,11 @@ fn whom_a_topic_everyone_and_a_schedule_reach_is_told_with_what_took_its_place()
     assert_eq!(decisions(&of(&second, "alice")), ["audience: outside"]);
     assert_eq!(decisions(&of(&second, "late"))[3], "dedupe: newest");
     assert_eq!(decisions(&of(&first, "late")), ["audience: outside"]);
+    // What came after its end took nothing's place, so nothing is said of whether something has.
+    server.operate(Ask::delete(&format!("/v1/notifications/{second}"))).expect(200);
+    server.publish(&json!({ "to": "topic:ops", "title": "z", "collapse": "disk" }));
+    assert_eq!(decisions(&of(&second, "late"))[3], "dedupe: ended");
+    assert!(reason(&of(&second, "late"), "dedupe").contains("before it was over"));
     let muted = of(&first, "bob");
     assert!(reason(&muted, "audience").contains("they have muted it"));
     assert!(muted.text().contains("has muted the topic"), "{}", muted.text());
