@@ -5,7 +5,7 @@
 //!
 //! One story and no full form: each part alone has one of its own (`queue`, `outbox`, `kill`).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -119,6 +119,17 @@ impl Company {
         let entries = inbox["entries"].as_array().expect("a list");
         entries.iter().map(|entry| entry["title"].as_str().expect("a text").to_owned()).collect()
     }
+}
+
+/// Decisions as `explain` and a publish that is tried tell them, a line each.
+fn decisions(told: &Value) -> Vec<String> {
+    let word = |decision: &Value, name: &str| decision[name].as_str().map(str::to_owned);
+    let line = |decision: &Value| {
+        let medium = word(decision, "medium").map(|medium| format!(" {medium}")).unwrap_or_default();
+        let (step, decided) = (word(decision, "step"), word(decision, "decision"));
+        format!("{}{medium}: {}", step.expect("a word"), decided.expect("a word"))
+    };
+    told.as_array().expect("a list").iter().map(line).collect()
 }
 
 #[test]
@@ -412,6 +423,58 @@ impl Company {
         let people = self.command(&["delivery", "show", &id]).well().out;
         assert!(people.contains(CAROL) && people.contains("no such mailbox"), "{people}");
     }
+        self.support_tells_why(due, &key);
+    }
+
+    /// Decision by decision, of what was sent, and of what would be.
+    fn support_tells_why(&self, due: &Value, key: &str) {
+        let due = due.as_str().expect("an id");
+        let explain = |user: &str| {
+            let ask = Ask::get(&format!("/v1/notifications/{due}/explain?user={user}")).bearer(key);
+            decisions(&self.server.send(&ask).expect(200).json()["decisions"])
+        };
+        let carol = explain("carol");
+        let of_mail = ["medium email: sent", "attempt email: never", "attempt email: sent"].map(str::to_owned);
+        assert!(carol.starts_with(&["audience: named".to_owned(), "template: worded".to_owned()]), "{carol:?}");
+        assert!(carol.windows(3).any(|three| three == of_mail), "{carol:?}");
+        assert_eq!(carol.last().map(String::as_str), Some("in_app in_app: stored"), "she has not looked yet");
+        let dave = explain("dave");
+        for told in ["preference email: unwanted", "medium email: skipped", "medium in_app: inbox"] {
+            assert!(dave.contains(&told.to_owned()), "{told}: {dave:?}");
+        }
+        assert_eq!(explain("u1"), ["audience: outside"]);
+        let said = self.command(&["log", "explain", due, "--user", "carol", "--json"]).well().json();
+        assert_eq!(decisions(&said["decisions"]), carol, "the command line says the same");
+
+        let log = self.command(&["log", "--user", "carol", "--notification", due, "--json"]).well().out;
+        let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+        let told: BTreeSet<(&str, &str)> = lines
+            .iter()
+            .map(|line| (line["medium"].as_str().expect("a word"), line["state"].as_str().expect("a word")))
+            .collect();
+        assert_eq!(told, BTreeSet::from([("in_app", "stored"), ("email", "sent"), ("dingtalk", "skipped")]), "{log}");
+
+        // What would become of the next one is asked, not tried.
+        let before = self.inbox("dave");
+        let body = json!({
+            "to": { "users": ["carol", "dave"] }, "template": "loan-due", "via": ["email"], "dry_run": true,
+            "params": { "name": "reader", "due": "2027-02-01" },
+        });
+        let asker = self.server.key(&["publish", "users"]);
+        let would = self.server.send(&Ask::post("/v1/notifications").bearer(&asker).json(&body)).expect(200).json();
+        assert_eq!((&would["dry_run"], &would["recipients"]), (&json!(true), &json!(2)), "{would}");
+        for (at, user, mail) in [(0, "carol", "medium email: tried"), (1, "dave", "medium email: skipped")] {
+            let person = &would["people"][at];
+            let told = decisions(&person["decisions"]);
+            assert!(person["user"] == user && told.contains(&mail.to_owned()), "{person}");
+        }
+        // What comes after it is there, and of itself there is nothing.
+        self.server.notify("dave", "At the desk");
+        let after = self.inbox("dave");
+        assert_eq!((after[0].as_str(), &after[1..]), ("At the desk", &before[..]));
+        let mails = self.relay.mails();
+        let is_of_it = |mail: &&Value| header(mail, "subject").is_some_and(|subject| subject.contains("February"));
+        assert_eq!(mails.iter().find(is_of_it), None, "nobody was written to");
 
     /// One click in Alice's mail program: no more mail about loans; the inbox goes on.
     fn alice_has_enough(&self, due: &Value) {
