@@ -19,10 +19,12 @@ const CREATE_EXAMPLES: &str = "\
 Examples:
   tidings key create --data ./state --name shop --scope publish --scope tickets
   tidings key create --data ./state --name sensors --scope 'publish:topic/sensors/*' --json
+  tidings key create --data ./state --name loans --scope publish --scope 'templates:loan-*'
   tidings key create --data ./state --name console --all-scopes
 
 The key is shown once; Tidings keeps only its hash.
-Scopes: publish, publish:topic/<pattern>, tickets, users, templates, admin.";
+Scopes: publish, publish:topic/<pattern>, tickets, users, templates, templates:<pattern>, admin.
+A pattern is a name, or a beginning and `*`.";
 
 const LIST_EXAMPLES: &str = "\
 Examples:

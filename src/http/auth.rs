@@ -84,7 +84,7 @@ impl Access {
 
     /// Whether the caller is one of those the route is for; where not, what is missing.
     ///
-    /// Which topics a key may publish to, and whose tickets may be minted, is the broker's to say.
+    /// Which topics a key may publish to, which templates are its own, and whose tickets may be minted, is the broker's to say.
     fn admits(self, identity: &Identity) -> Result<(), &'static str> {
         let publishes = |identity: &Identity| match identity {
             Identity::User(user) => user.publishes && !is_ticket(identity),
@@ -92,6 +92,12 @@ impl Access {
                 key.scopes.iter().any(|s| matches!(s, Scope::Publish | Scope::PublishTopics(_) | Scope::Admin))
             }
             Identity::Operator => true,
+        };
+        let writes = |identity: &Identity| match identity {
+            Identity::Key(key) => {
+                key.scopes.iter().any(|s| matches!(s, Scope::Templates | Scope::TemplatesNamed(_) | Scope::Admin))
+            }
+            other => other.has(&Scope::Templates),
         };
         let is_user = matches!(identity, Identity::User(_));
         let (good, missing) = match self {
@@ -109,7 +115,7 @@ impl Access {
                 (!is_user && publishes(identity), "plain publishing needs an API key with the scope `publish`")
             }
             Self::Manager => (identity.has(&Scope::Users), "this needs an API key with the scope `users`"),
-            Self::Author => (identity.has(&Scope::Templates), "this needs an API key with the scope `templates`"),
+            Self::Author => (writes(identity), "this needs an API key with the scope `templates`"),
             Self::Scraper | Self::Admin => {
                 (identity.has(&Scope::Admin), "this needs an API key with the scope `admin`")
             }
@@ -317,7 +323,7 @@ mod tests {
             Admin, Author, Manager, PlainPublisher, Publisher, Scraper, Subscriber, TicketMinter, Token, User,
             WebSocket,
         };
-        let roles: [(Identity, &[Access]); 10] = [
+        let roles: [(Identity, &[Access]); 11] = [
             (user(Credential::Bearer, false), &[Subscriber, WebSocket, User, Token, TicketMinter]),
             (user(Credential::Cookie, true), &[Subscriber, WebSocket, User, Token, TicketMinter, Publisher]),
             (user(Credential::Ticket("t".into()), true), &[Subscriber, WebSocket]),
@@ -326,6 +332,7 @@ mod tests {
             (key("tickets"), &[TicketMinter]),
             (key("users"), &[Manager]),
             (key("templates"), &[Author]),
+            (key("templates:due"), &[Author]),
             (key("admin"), &[TicketMinter, Publisher, PlainPublisher, Manager, Author, Admin, Scraper]),
             (Identity::Operator, &[TicketMinter, Publisher, PlainPublisher, Manager, Author, Admin, Scraper]),
         ];

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Timestamp, TopicName, UserId};
+use super::{TemplateName, Timestamp, TopicName, UserId};
 
 /// Topics by name: exact, or a beginning followed by one `*` (`orders/*`; `*` is every topic).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,23 +14,53 @@ pub struct TopicPattern {
 impl TopicPattern {
     /// `None` where the text is neither a topic name nor a beginning of one with `*` at its end.
     pub fn new(text: &str) -> Option<Self> {
-        let valid = match text.strip_suffix('*') {
-            // With something behind, the beginning of a name is one; where it is not, the pattern would match nothing.
-            Some(start) => TopicName::new(&format!("{start}x")).is_ok(),
-            None => TopicName::new(text).is_ok(),
-        };
-        valid.then(|| Self { text: text.into() })
+        is_pattern(text, |name| TopicName::new(name).is_ok()).then(|| Self { text: text.into() })
     }
 
     pub fn matches(&self, topic: &TopicName) -> bool {
-        match self.text.strip_suffix('*') {
-            Some(start) => topic.as_str().starts_with(start),
-            None => topic.as_str() == &*self.text,
-        }
+        covers(&self.text, topic.as_str())
     }
 
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+/// Templates by name: exact, or a beginning followed by one `*` (`loans-*`; `*` is every template).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TemplatePattern {
+    text: Arc<str>,
+}
+
+impl TemplatePattern {
+    /// `None` where the text is neither a template's name nor a beginning of one with `*` at its end.
+    pub fn new(text: &str) -> Option<Self> {
+        is_pattern(text, |name| TemplateName::new(name).is_ok()).then(|| Self { text: text.into() })
+    }
+
+    pub fn matches(&self, template: &TemplateName) -> bool {
+        covers(&self.text, template.as_str())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Whether a text is a name, or the beginning of one with `*` behind it.
+fn is_pattern(text: &str, is_name: impl Fn(&str) -> bool) -> bool {
+    match text.strip_suffix('*') {
+        // With something behind, the beginning of a name is one; where it is not, the pattern would match nothing.
+        Some(start) => is_name(&format!("{start}x")),
+        None => is_name(text),
+    }
+}
+
+/// Whether a pattern stands for a name.
+fn covers(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
     }
 }
 
@@ -45,8 +75,10 @@ pub enum Scope {
     Tickets,
     /// Read users' counts; manage topics and followers.
     Users,
-    /// Register templates.
+    /// Register templates of any name.
     Templates,
+    /// Register templates whose names match, written `templates:<pattern>`: a service's own, and no other's.
+    TemplatesNamed(TemplatePattern),
     /// Everything, keys included.
     Admin,
 }
@@ -63,7 +95,13 @@ impl Scope {
             "users" => Some(Self::Users),
             "templates" => Some(Self::Templates),
             "admin" => Some(Self::Admin),
-            _ => text.strip_prefix("publish:topic/").and_then(TopicPattern::new).map(Self::PublishTopics),
+            _ => {
+                let topics =
+                    || text.strip_prefix("publish:topic/").and_then(TopicPattern::new).map(Self::PublishTopics);
+                let templates =
+                    || text.strip_prefix("templates:").and_then(TemplatePattern::new).map(Self::TemplatesNamed);
+                topics().or_else(templates)
+            }
         }
     }
 }
@@ -76,6 +114,7 @@ impl fmt::Display for Scope {
             Self::Tickets => f.write_str("tickets"),
             Self::Users => f.write_str("users"),
             Self::Templates => f.write_str("templates"),
+            Self::TemplatesNamed(pattern) => write!(f, "templates:{}", pattern.as_str()),
             Self::Admin => f.write_str("admin"),
         }
     }
@@ -205,12 +244,27 @@ mod tests {
     }
 
     #[test]
+    fn patterns_of_templates_match_in_the_same_way() {
+        let template = |name| TemplateName::new(name).expect("a template");
+        let loans = TemplatePattern::new("loans-*").expect("a pattern");
+        assert!(loans.matches(&template("loans-due")) && loans.matches(&template("loans-")));
+        assert!(!loans.matches(&template("loans")) && !loans.matches(&template("Loans-due")));
+        assert!(TemplatePattern::new("*").expect("a pattern").matches(&template("x")));
+        assert!(!TemplatePattern::new("due").expect("a pattern").matches(&template("due2")));
+        for bad in ["", "a*b", "**", "a b*", "-*", "a/*"] {
+            assert!(TemplatePattern::new(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
     fn scopes_read_what_they_write() {
-        let pattern = Scope::PublishTopics(TopicPattern::new("orders/*").expect("a pattern"));
-        for scope in Scope::ALL.into_iter().chain([pattern]) {
+        let topics = Scope::PublishTopics(TopicPattern::new("orders/*").expect("a pattern"));
+        let templates = Scope::TemplatesNamed(TemplatePattern::new("loans-*").expect("a pattern"));
+        for scope in Scope::ALL.into_iter().chain([topics, templates]) {
             assert_eq!(Scope::parse(&scope.to_string()), Some(scope));
         }
-        assert_eq!(Scope::parse("root"), None);
-        assert_eq!(Scope::parse("publish:topic/"), None);
+        for bad in ["root", "publish:topic/", "templates:", "templates:a b", "templates:template/x"] {
+            assert_eq!(Scope::parse(bad), None, "{bad}");
+        }
     }
 }

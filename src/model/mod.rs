@@ -28,7 +28,9 @@ pub use delivery::{
     AttemptOutcome, Bulk, DeliveryId, DeliveryState, Form, Hearing, Letter, Lettering, MUTED, Mail, Media, Outcome,
     Parcel, Skip, Via,
 };
-pub use identity::{Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TopicPattern, UserIdentity};
+pub use identity::{
+    Credential, Identity, KeyId, KeyIdentity, Principal, Scope, TemplatePattern, TopicPattern, UserIdentity,
+};
 pub use life::{CollapseKey, Death, Deliver, Expiry, Life};
 pub use locale::{InvalidLocale, Locale};
 pub use mark::{Became, EntryState, Mark, MarkAs, MarkKind, MarkTarget, StateChange};

@@ -84,7 +84,7 @@ pub fn parse_key(body: &[u8]) -> Result<KeyBody, BodyError> {
 }
 
 /// The scopes, for people.
-pub const SCOPE_NAMES: &str = "publish, publish:topic/<pattern>, tickets, users, templates, admin";
+pub const SCOPE_NAMES: &str = "publish, publish:topic/<pattern>, tickets, users, templates, templates:<pattern>, admin";
 
 /// A ticket, told once.
 #[derive(Clone, Debug)]

@@ -92,6 +92,51 @@ fn versions_are_immutable_and_the_same_content_is_the_same_version() {
 }
 
 #[test]
+fn a_service_s_key_reaches_its_own_templates_and_no_other_s() {
+    let server = Server::start();
+    let (loans, all) = (server.key(&["templates:loan-*", "templates:desk", "publish"]), server.key(&["templates"]));
+    let by = |key: &str, ask: Ask| server.send(&ask.bearer(key));
+    let path = |name: &str| format!("/v1/templates/{name}");
+    let put = |key: &str, name: &str| by(key, Ask::put(&path(name)).json(&due()));
+    let names = |key: &str, query: &str| {
+        let page = by(key, Ask::get(&format!("/v1/templates{query}"))).expect(200).json();
+        let listed = page["templates"].as_array().expect("a list").clone();
+        let names: Vec<String> = listed.iter().map(|one| one["name"].as_str().expect("a name").to_owned()).collect();
+        (names, page["next"].clone())
+    };
+    for name in ["loan-due", "loan-lost", "desk"] {
+        put(&loans, name).expect(201);
+        by(&loans, Ask::post(&format!("{}/publish", path(name)))).expect(200);
+    }
+    for name in ["alarm", "loans", "desk2", "zebra"] {
+        put(&loans, name).problem(403, "forbidden");
+        put(&all, name).expect(201);
+    }
+    // Whether there is one or not: the answer is the same.
+    for name in ["alarm", "nothing"] {
+        let preview = Ask::post(&format!("{}/preview", path(name))).json(&json!({}));
+        let publish = Ask::post(&format!("{}/publish", path(name)));
+        for ask in [Ask::get(&path(name)), Ask::delete(&path(name)), publish, preview] {
+            by(&loans, ask).problem(403, "forbidden");
+        }
+    }
+    assert_eq!(by(&all, Ask::get(&path("alarm"))).expect(200).json()["version"], 1, "nobody has touched it");
+    // Its own stand among the others', and the pages of a list leave none out.
+    assert_eq!(names(&loans, ""), (["desk", "loan-due", "loan-lost"].map(str::to_owned).into(), Value::Null));
+    assert_eq!(names(&loans, "?limit=1"), (vec!["desk".to_owned()], json!("desk")));
+    assert_eq!(names(&loans, "?limit=1&after=desk"), (vec!["loan-due".to_owned()], json!("loan-due")));
+    assert_eq!(names(&loans, "?limit=1&after=loan-due"), (vec!["loan-lost".to_owned()], Value::Null));
+    assert_eq!(names(&all, "").0.len(), 7);
+    // Publishing is another matter: whoever may publish may do so by any template.
+    by(&all, Ask::post("/v1/templates/alarm/publish")).expect(200);
+    let alarm = json!({ "to": "user:alice", "template": "alarm", "params": { "name": PARAMS[0], "due": PARAMS[1] } });
+    by(&loans, Ask::post("/v1/notifications").json(&alarm)).expect(201);
+    by(&loans, Ask::delete(&path("desk"))).expect(204);
+    let said = run(&["key", "create", "--name", "x", "--scope", "templates:a b", "--data", arg(server.data())], "");
+    assert!(said.code == 64 && said.err.contains("templates:<pattern>"), "{said:?}");
+}
+
+#[test]
 fn each_reader_gets_their_language_on_every_way_of_reading() {
     let server = Server::start();
     register(&server, "due", &due());

@@ -149,12 +149,13 @@ fn a_company_s_message_centre_reaches_everybody_and_can_say_so() {
 }
 
 impl Company {
-    /// The loans service pushes a folder by the command line, the on-call service sends JSON; a key for both.
+    /// The loans service pushes a folder by the command line, the on-call service sends JSON by a key that is good for its own
+    /// templates.
     fn services_start(&self, registered: u16) -> String {
         let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/templates");
         let pushed = self.command(&["template", "push", arg(&templates), "--publish", "--json"]).well().json();
         assert_eq!((&pushed["version"], &pushed["published"]), (&json!(1), &json!(1)), "{pushed}");
-        let key = self.server.key(&["templates", "publish"]);
+        let key = self.server.key(&["templates:disk", "publish"]);
         let text = |title: &str, dingtalk: &str| json!({ "in_app": { "title": title }, "dingtalk": { "title": title, "text": dingtalk } });
         let alert = json!({
             "category": "alerts",
@@ -422,7 +423,6 @@ impl Company {
         assert_eq!(told, [("never", true), ("sent", true)], "{shown}");
         let people = self.command(&["delivery", "show", &id]).well().out;
         assert!(people.contains(CAROL) && people.contains("no such mailbox"), "{people}");
-    }
         self.support_tells_why(due, &key);
     }
 
@@ -475,6 +475,7 @@ impl Company {
         let mails = self.relay.mails();
         let is_of_it = |mail: &&Value| header(mail, "subject").is_some_and(|subject| subject.contains("February"));
         assert_eq!(mails.iter().find(is_of_it), None, "nobody was written to");
+    }
 
     /// One click in Alice's mail program: no more mail about loans; the inbox goes on.
     fn alice_has_enough(&self, due: &Value) {

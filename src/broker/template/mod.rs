@@ -55,7 +55,7 @@ impl Broker {
         name: &TemplateName,
         template: Template,
     ) -> Result<(TemplateInfo, Registered), BrokerError> {
-        may_write(by)?;
+        may_write(by, name)?;
         let definition = canonical(&template);
         let hash = sha256(definition.as_bytes());
         self.ready(hash, move || Ok(template)).await?;
@@ -74,7 +74,7 @@ impl Broker {
         name: &TemplateName,
         version: Option<u32>,
     ) -> Result<TemplateInfo, BrokerError> {
-        may_write(by)?;
+        may_write(by, name)?;
         Ok(info(self.inner.store.write(PublishTemplate { name: name.clone(), version }).await?))
     }
 
@@ -83,7 +83,7 @@ impl Broker {
     /// # Errors
     /// [`BrokerError::NotFound`].
     pub async fn delete_template(&self, by: &Identity, name: &TemplateName) -> Result<(), BrokerError> {
-        may_write(by)?;
+        may_write(by, name)?;
         Ok(self.inner.store.write(DeleteTemplate { name: name.clone() }).await?)
     }
 
@@ -97,12 +97,12 @@ impl Broker {
         name: &TemplateName,
         version: Option<u32>,
     ) -> Result<(TemplateInfo, String), BrokerError> {
-        may_write(by)?;
+        may_write(by, name)?;
         let found = self.find_template(name, version.map_or(Which::Newest, Which::Version)).await?;
         Ok((info(found.row), found.definition))
     }
 
-    /// A page of all templates, in order of their names.
+    /// A page of the templates that are the caller's to write, in order of their names.
     ///
     /// # Errors
     /// [`BrokerError`].
@@ -112,11 +112,23 @@ impl Broker {
         after: Option<TemplateName>,
         limit: usize,
     ) -> Result<Listing<TemplateInfo>, BrokerError> {
-        may_write(by)?;
+        let by = by.clone();
         let read = self.inner.store.read(move |session| {
-            session.snapshot(|reader| reader.templates(after.as_ref().map_or("", TemplateName::as_str), limit + 1))
+            session.snapshot(|reader| {
+                let (mut items, mut last) = (Vec::new(), after);
+                // A key's own may lie far apart; there are few templates altogether (`MAX_TEMPLATES`).
+                loop {
+                    let rows = reader.templates(last.as_ref().map_or("", TemplateName::as_str), limit + 1)?;
+                    let is_end = rows.len() <= limit;
+                    last = rows.last().map(|row| row.name.clone());
+                    items.extend(rows.into_iter().filter(|row| writes(&by, &row.name)).map(info));
+                    if is_end || items.len() > limit {
+                        return Ok(items);
+                    }
+                }
+            })
         });
-        let mut items: Vec<TemplateInfo> = read.await?.into_iter().map(info).collect();
+        let mut items: Vec<TemplateInfo> = read.await?;
         let more = items.len() > limit;
         items.truncate(limit);
         let next = items.last().filter(|_| more).map(|item| item.name.to_string());
@@ -133,7 +145,7 @@ impl Broker {
         name: &TemplateName,
         preview: PreviewBody,
     ) -> Result<Preview, BrokerError> {
-        may_write(by)?;
+        may_write(by, name)?;
         let found = self.find_template(name, preview.version.map_or(Which::Newest, Which::Version)).await?;
         let version = found.row.version;
         let compiled = self.ready_version(&found).await?;
@@ -287,6 +299,15 @@ fn info(row: TemplateRow) -> TemplateInfo {
     TemplateInfo { name, published, version, created_at }
 }
 
-fn may_write(by: &Identity) -> Result<(), BrokerError> {
-    if by.has(&Scope::Templates) { Ok(()) } else { Err(BrokerError::Forbidden("templates need the scope `templates`")) }
+/// Whether a template is the caller's to register, read and remove. Publishing by one needs no such right.
+fn writes(by: &Identity, name: &TemplateName) -> bool {
+    let by_name = |scope: &Scope| matches!(scope, Scope::TemplatesNamed(pattern) if pattern.matches(name));
+    by.has(&Scope::Templates) || matches!(by, Identity::Key(key) if key.scopes.iter().any(by_name))
+}
+
+/// Asked before anything is looked for, so that nobody learns what others have.
+fn may_write(by: &Identity, name: &TemplateName) -> Result<(), BrokerError> {
+    let needed =
+        "this template needs the scope `templates`, or `templates:<pattern>` with a pattern that its name matches";
+    if writes(by, name) { Ok(()) } else { Err(BrokerError::Forbidden(needed)) }
 }
