@@ -153,7 +153,7 @@ pub(super) struct PreviewArgs {
     /// The reader's language
     #[arg(long, value_name = "TAG")]
     locale: Option<String>,
-    /// The reader's time zone
+    /// A time zone in place of the template's
     #[arg(long, value_name = "NAME")]
     time_zone: Option<String>,
     /// The version [default: the newest]

@@ -65,7 +65,7 @@ text! {
 }
 
 text! {
-    /// A time zone by its name in the IANA database.
+    /// A time zone by its name in the IANA database. A person's is kept for their application; texts are rendered in the template's.
     TimeZone, 64
 }
 

@@ -280,7 +280,8 @@ impl Broker {
     }
 }
 
-/// Rendering may take some milliseconds, which streams on the same thread must not wait for.
+/// Rendering may take some milliseconds, which streams on the same thread must not wait for. A panic goes on in the caller: a
+/// request is answered `internal` and counted, and a message of the queue is given up after a few.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BrokerError> {
     joined(tokio::task::spawn_blocking(work).await).ok_or(BrokerError::StorageStopped)
 }
