@@ -60,7 +60,7 @@ pub use identity::Credentials;
 pub use inbox::InboxQuery;
 pub use intake::{IntakeState, Untaken, Went};
 pub use message_log::Summary;
-pub use outbox::{Lane, Lease, MAX_ANSWER_CHARS, Outbox, Wanted, next_try};
+pub use outbox::{Lane, Lease, MAX_ANSWER_CHARS, MAX_RETRY_AFTER, Outbox, Wanted, next_try};
 pub use poll::{MAX_POLL_EVENTS, PollRequest};
 pub use publish::{Idempotency, Meanwhile, hash_body};
 pub use template::{markdown, markdown_link};

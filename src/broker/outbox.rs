@@ -47,7 +47,7 @@ impl Default for Outbox {
 }
 
 /// The longest that another side may ask to be left alone; what asks for more is asked again then.
-const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
 /// The least time between two attempts: a draw of the dice may come to nothing.
 const MIN_RETRY: Duration = Duration::from_secs(1);
 /// Characters of what another side answered that are kept.
@@ -180,6 +180,7 @@ impl Broker {
             user: leased.user,
             category: leased.category,
             locale: leased.locale,
+            written_in: leased.written_in,
             published_at: leased.published_at,
             bulk: leased.bulk,
             letter: leased.letter,

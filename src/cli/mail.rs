@@ -11,7 +11,7 @@ use super::settings::Place;
 use super::{Output, Usage, say};
 use crate::clock::Clock;
 use crate::deliver::email::{Email, Trial};
-use crate::model::{Bulk, Category, DeliveryId, Letter, Medium, NotificationId, Parcel, UserId};
+use crate::model::{Bulk, Category, DeliveryId, Letter, Locale, Medium, NotificationId, Parcel, UserId};
 use crate::server::secrets;
 
 const CHECK_EXAMPLES: &str = "\
@@ -132,6 +132,7 @@ fn parcel(to: &crate::model::Email, relay: &str) -> anyhow::Result<Parcel> {
         user: UserId::new("check").context("a user's id")?,
         category: Category::default(),
         locale: None,
+        written_in: Some(Locale::new("en").context("a language")?),
         published_at: now,
         bulk: Bulk::Personal,
         letter,

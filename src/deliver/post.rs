@@ -11,11 +11,11 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::header::{CONNECTION, CONTENT_TYPE, DATE, HOST, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -26,10 +26,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, Error as TlsError};
 
+use crate::broker::MAX_RETRY_AFTER;
+
 /// Bytes of an answer at most.
 pub(super) const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// The longest `Retry-After` that is heeded.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// Who asks, for the other side's access log.
 const AGENT: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));
 
@@ -217,10 +217,24 @@ fn tls_error(authority: &str, error: io::Error) -> PostError {
     }
 }
 
-/// In seconds; a date is rare, and of no use where clocks differ.
+/// How long the other side wants to be left alone, up to [`MAX_RETRY_AFTER`]. It may say so in seconds or as a date (RFC 9110,
+/// 10.2.3); a date counts from the answer's own `Date`, so that nobody's clock has to agree with anybody's. Without that it is not
+/// read.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+    let said = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let asked = match said.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = httpdate::parse_http_date(said).ok()?;
+            // A moment that has passed asks for nothing.
+            until.duration_since(date(headers, DATE)?).ok()?
+        }
+    };
+    Some(asked.min(MAX_RETRY_AFTER))
+}
+
+fn date(headers: &HeaderMap, name: HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?.trim()).ok()
 }
 
 #[cfg(test)]
@@ -263,7 +277,22 @@ mod tests {
         let after = |text: &'static str| {
             retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(text))])).map(|d| d.as_secs())
         };
-        assert_eq!((after("7"), after("99999999"), after("soon"), after("-1")), (Some(7), Some(3_600), None, None));
+        let most = MAX_RETRY_AFTER.as_secs();
+        assert_eq!((after("7"), after("7200"), after("soon"), after("-1")), (Some(7), Some(7_200), None, None));
+        assert_eq!((after("99999999"), after("99999999999999999999")), (Some(most), None));
         assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_pause_until_a_date_counts_from_the_date_of_the_answer() {
+        let text = HeaderValue::from_static;
+        let until = |said: &'static str, date: Option<&'static str>| {
+            let date = date.map(|date| (DATE, text(date)));
+            retry_after(&[(RETRY_AFTER, text(said))].into_iter().chain(date).collect()).map(|d| d.as_secs())
+        };
+        let (now, later) = ("Tue, 14 Nov 2023 22:13:20 GMT", "Tue, 14 Nov 2023 22:15:20 GMT");
+        assert_eq!(until(later, Some(now)), Some(120));
+        assert_eq!(until("Tue, 14 Nov 2033 22:13:20 GMT", Some(now)), Some(MAX_RETRY_AFTER.as_secs()));
+        assert_eq!((until(now, Some(later)), until(later, None), until(later, Some("today"))), (None, None, None));
     }
 }

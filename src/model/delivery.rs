@@ -65,6 +65,8 @@ pub struct Parcel {
     pub category: Category,
     /// The reader's, where they have said one.
     pub locale: Option<Locale>,
+    /// The language of `letter`, where it is known: what a publisher wrote without a template has none that anybody said.
+    pub written_in: Option<Locale>,
     pub published_at: Timestamp,
     pub bulk: Bulk,
     pub letter: Letter,

@@ -181,6 +181,8 @@ pub struct Leased {
     pub user: UserId,
     pub category: Category,
     pub locale: Option<Locale>,
+    /// The language of `letter`, where it is known.
+    pub written_in: Option<Locale>,
     pub published_at: Timestamp,
     pub bulk: Bulk,
     pub letter: Letter,
@@ -372,6 +374,7 @@ fn parcel(
             user: row.get(2)?,
             category: row.get(4)?,
             locale,
+            written_in: None,
             published_at: Timestamp::MAX,
             bulk: row.get(5)?,
             letter: Letter::default(),
@@ -393,17 +396,19 @@ fn parcel(
         return Ok(Found::Gone(format!("no {name} address is known any more").into()));
     }
     leased.published_at = about.published_at;
-    leased.letter = letter(connection, &leased, about)?;
+    (leased.letter, leased.written_in) = letter(connection, &leased, about)?;
     Ok(Found::Parcel(Box::new(leased)))
 }
 
-/// What is said to the reader: what the template says by the medium, else what the inbox shows.
-fn letter(connection: &Connection, leased: &Leased, about: About) -> Result<Letter, rusqlite::Error> {
+/// What is said to the reader, and in which language where that is known: what the template says by the medium, else what the inbox
+/// shows.
+fn letter(connection: &Connection, leased: &Leased, about: About) -> Result<(Letter, Option<Locale>), rusqlite::Error> {
     let chain = leased.locale.as_ref().map(Locale::chain).unwrap_or_default();
-    if let Some(letter) = letters::find(connection, leased.notification, leased.medium, &chain)? {
-        return Ok(Letter { click: letter.click.or(about.click), ..letter });
+    if let Some((letter, locale)) = letters::find(connection, leased.notification, leased.medium, &chain)? {
+        return Ok((Letter { click: letter.click.or(about.click), ..letter }, Some(locale)));
     }
     let mut said = Letter { subject: about.title, text: about.body, click: about.click, ..Letter::default() };
+    let mut written_in = None;
     if about.worded {
         let mut statement = connection.prepare_cached(SELECT_WORDING)?;
         for locale in chain {
@@ -412,6 +417,7 @@ fn letter(connection: &Connection, leased: &Leased, about: About) -> Result<Lett
                 statement.query_row(params![leased.notification, locale], wording).optional()?;
             if let Some((subject, text, click)) = found {
                 said = Letter { subject, text, click: click.or(said.click), ..Letter::default() };
+                written_in = Some(locale);
                 break;
             }
         }
@@ -419,7 +425,7 @@ fn letter(connection: &Connection, leased: &Leased, about: About) -> Result<Lett
     if said.subject.trim().is_empty() {
         said.subject = first_line(&said.text);
     }
-    Ok(said)
+    Ok((said, written_in))
 }
 
 /// Characters of a subject that is taken from the text.

@@ -54,6 +54,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("governor", &["http"]),
     ("minijinja", &["broker"]),
     ("lettre", &["deliver"]),
+    ("httpdate", &["deliver"]),
     ("lapin", &["intake"]),
     ("async_rs", &["intake"]),
     ("futures_io", &["intake"]),

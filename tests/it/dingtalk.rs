@@ -69,6 +69,7 @@ fn parcel(delivery: u64, notification: u64, person: &str, subject: &str) -> Parc
         user: UserId::new(person).expect("a user id"),
         category: Category::default(),
         locale: None,
+        written_in: None,
         published_at: Timestamp::from_millis(0),
         bulk: Bulk::Personal,
         letter: Letter { subject: subject.to_owned(), text: "It is *due*.".to_owned(), ..Letter::default() },

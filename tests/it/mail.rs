@@ -58,6 +58,7 @@ fn parcel(address: &str) -> Parcel {
         user: UserId::new("alice").expect("a user"),
         category: Category::new("loans").expect("a category"),
         locale: Locale::new("zh-Hans").ok(),
+        written_in: Locale::new("zh-Hans").ok(),
         published_at: Timestamp::from_seconds(1_700_000_000),
         bulk: Bulk::Personal,
         letter: Letter { subject: "Due soon".to_owned(), text: "On Friday.".to_owned(), ..Letter::default() },

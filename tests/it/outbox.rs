@@ -829,6 +829,11 @@ async fn a_template_speaks_to_each_medium_in_the_readers_language() {
                        "params": { "book": "<Dune>\r\nBcc: x@y.example" }, "via": ["email"] });
     let id = stage.publish(&body).await;
     assert_eq!(stage.finished(id).await.sent, 3);
+    let written: BTreeMap<String, _> = mails
+        .parcels()
+        .into_iter()
+        .map(|parcel| (parcel.user.to_string(), parcel.written_in.map(|locale| locale.to_string())))
+        .collect();
     let letters: BTreeMap<String, _> =
         mails.parcels().into_iter().map(|parcel| (parcel.user.to_string(), parcel.letter)).collect();
     assert_eq!(letters["en"].subject, "Due <Dune>  Bcc: x@y.example");
@@ -836,9 +841,15 @@ async fn a_template_speaks_to_each_medium_in_the_readers_language() {
     assert_eq!((letters["zh"].text.as_str(), letters["zh"].html.as_ref()), ("您好", None));
     assert_eq!((letters["zh"].click.as_deref(), letters["en"].click.as_deref()), (Some("/zh"), Some("/loans")));
     assert_eq!(letters["fr"].text, "Dear reader", "the default language has the mail");
+    let in_language = |name: &str| written[name].as_deref();
+    assert_eq!((in_language("en"), in_language("zh"), in_language("fr")), (Some("en"), Some("zh"), Some("en")));
     let of = stage.of(id).await;
     let used = of["zh"].template.as_ref().expect("it was published by one");
     assert_eq!((&used.name, used.version), (&name, Some(1)));
+    // What somebody wrote for everybody is in no language that anybody said.
+    let plain = stage.publish(&json!({ "to": "user:fr", "title": "x", "via": ["email"] })).await;
+    assert_eq!(stage.finished(plain).await.sent, 1);
+    assert_eq!(mails.parcels().pop().expect("it was carried").written_in, None);
     stage.close().await;
 }
 

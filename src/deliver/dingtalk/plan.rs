@@ -168,6 +168,7 @@ pub(super) mod tests {
             user: UserId::new(person).expect("a user id"),
             category: Category::default(),
             locale: None,
+            written_in: None,
             published_at: Timestamp::from_millis(0),
             bulk: Bulk::Personal,
             letter: letter.clone(),

@@ -66,7 +66,7 @@ impl Writer {
             .date(UNIX_EPOCH + Duration::from_millis(millis))
             .message_id(Some(message_id(&parcel.message_id)))
             .raw_header(header(AUTO_SUBMITTED, "auto-generated".to_owned()));
-        if let Some(locale) = &parcel.locale {
+        if let Some(locale) = &parcel.written_in {
             builder = builder.raw_header(header(CONTENT_LANGUAGE, locale.to_string()));
         }
         let way_out = self.way_out(parcel);
@@ -80,7 +80,7 @@ impl Writer {
         });
         let built = match &parcel.letter.html {
             Some(html) => {
-                let page = page(plain(html), &parcel.letter.subject, parcel.locale.as_ref(), way_out.as_ref());
+                let page = page(plain(html), &parcel.letter.subject, parcel.written_in.as_ref(), way_out.as_ref());
                 builder.multipart(MultiPart::alternative().singlepart(text).singlepart(SinglePart::html(page)))
             }
             None => builder.singlepart(text),
@@ -154,6 +154,7 @@ mod tests {
             user: UserId::new("alice").expect("a user"),
             category: Category::new("loans").expect("a category"),
             locale: Locale::new("zh-Hans").ok(),
+            written_in: Locale::new("zh-Hans").ok(),
             published_at: Timestamp::from_seconds(1_700_000_000),
             bulk: Bulk::Personal,
             letter,
@@ -197,6 +198,20 @@ mod tests {
         }
         assert!(text.contains("multipart/alternative"));
         assert!(!text.contains("List-Unsubscribe"), "it went to one person");
+    }
+
+    #[test]
+    fn a_mail_says_of_which_language_its_text_is_not_which_its_reader_would_like() {
+        let in_language = |written_in: Option<&str>| {
+            let letter = Letter { html: Some("<p>Due</p>".into()), ..due() };
+            let written_in = written_in.map(|tag| Locale::new(tag).expect("a tag"));
+            written(&writer(None), &Parcel { written_in, ..parcel(letter) })
+        };
+        let fallback = in_language(Some("en"));
+        assert!(headers(&fallback).contains(&"Content-Language: en") && fallback.contains("lang=\"en\""), "{fallback}");
+        assert!(!fallback.contains("zh-Hans"), "{fallback}");
+        let unknown = in_language(None);
+        assert!(!unknown.contains("Content-Language") && !unknown.contains("<html lang"), "{unknown}");
     }
 
     #[test]

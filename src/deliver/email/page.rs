@@ -5,7 +5,8 @@
 //! opening a mail tells nobody. **Invariant**: where a text brings colours of its own the ground is white, in the dark too, since
 //! nobody knows whether they can be read on another.
 //!
-//! The letters' direction follows the text itself (`dir="auto"`): a reader of Arabic may get the English fallback.
+//! The page's language is the letter's, and its direction follows the text itself (`dir="auto"`): a reader of Arabic may get the
+//! English fallback. The way out is put in the reader's language, where we speak it, and says which that is.
 //!
 //! Deliberately not here: what the HTML says and how values are escaped in it (`broker::template`).
 
@@ -51,6 +52,8 @@ const COLOURED: [&str; 4] = ["color:", "color=", "background", "<style"];
 pub(super) struct WayOut {
     pub(super) url: String,
     words: String,
+    /// The language of the words.
+    lang: &'static str,
 }
 
 impl WayOut {
@@ -58,12 +61,12 @@ impl WayOut {
         let Parcel { user, category, medium, .. } = parcel;
         let token = key.token(&Unsubscription { user: user.clone(), category: category.clone(), medium: *medium });
         let is_chinese = parcel.locale.as_ref().is_some_and(|locale| locale.as_str().split('-').next() == Some("zh"));
-        let words = if is_chinese {
-            format!("不再接收关于“{category}”的邮件")
+        let (words, lang) = if is_chinese {
+            (format!("不再接收关于“{category}”的邮件"), "zh")
         } else {
-            format!("No more mail about “{category}”")
+            (format!("No more mail about “{category}”"), "en")
         };
-        Self { url: format!("{public_url}/v1/unsubscribe/{token}"), words }
+        Self { url: format!("{public_url}/v1/unsubscribe/{token}"), words, lang }
     }
 
     /// As the last lines of a text, behind the mark by which mail programs know what is no part of it.
@@ -72,7 +75,8 @@ impl WayOut {
     }
 }
 
-/// A piece of HTML as a page. A whole document is returned as it is, without the way out, which its mail's headers have.
+/// A piece of HTML as a page; `locale` is the language that it is written in. A whole document is returned as it is, without the
+/// way out, which its mail's headers have.
 pub(super) fn page(html: String, subject: &str, locale: Option<&Locale>, way_out: Option<&WayOut>) -> String {
     let lower = html.to_ascii_lowercase();
     if lower.contains("<html") || lower.trim_start().starts_with("<!doctype") {
@@ -81,8 +85,12 @@ pub(super) fn page(html: String, subject: &str, locale: Option<&Locale>, way_out
     let (scheme, dark) =
         if COLOURED.iter().any(|word| lower.contains(word)) { ("light", "") } else { ("light dark", DARK) };
     let lang = locale.map(|locale| format!(" lang=\"{locale}\"")).unwrap_or_default();
-    let foot = way_out.map(|WayOut { url, words }| {
-        format!("<p class=\"foot\" dir=\"auto\"><a href=\"{}\">{}</a></p>\n", escape(url), escape(words))
+    let foot = way_out.map(|WayOut { url, words, lang }| {
+        format!(
+            "<p class=\"foot\" lang=\"{lang}\" dir=\"auto\"><a href=\"{}\">{}</a></p>\n",
+            escape(url),
+            escape(words)
+        )
     });
     format!(
         "<!doctype html>\n<html{lang}>\n<head>\n<meta charset=\"utf-8\">\n\
@@ -145,6 +153,7 @@ mod tests {
         let way_out = WayOut {
             url: "https://a.example/x?a=1&b=2".to_owned(),
             words: "No more mail about “loans”".to_owned(),
+            lang: "en",
         };
         assert_eq!(
             way_out.below("On Friday\n"),
