@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tidings::broker::{self, Broker, FeedItem, FeedRequest, Filter};
 use tidings::clock::Clock;
-use tidings::deliver::{self, Adapter, Outcome, SetUp};
+use tidings::deliver::{self, Adapter, Outcome, Progress, SetUp};
 use tidings::lifecycle::Lifecycle;
 use tidings::metrics::Metrics;
 use tidings::model::{
@@ -54,7 +54,7 @@ impl Adapter for Slow {
         Medium::Email
     }
 
-    fn most_together(&self) -> usize {
+    fn most_together(&self, _: &str) -> usize {
         1
     }
 
@@ -70,7 +70,7 @@ impl Adapter for Slow {
         Duration::ZERO
     }
 
-    fn send<'a>(&'a self, _: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>> {
+    fn send<'a>(&'a self, _: &'a str, parcels: Vec<Parcel>, _: &'a Progress) -> BoxFuture<'a, Vec<Outcome>> {
         async move {
             tokio::time::sleep(TAKES).await;
             parcels.iter().map(|_| Outcome::Sent { answer: "250".to_owned() }).collect()

@@ -3,7 +3,8 @@
 //! An [`Adapter`] carries one medium. It is handed parcels of one lane (what one destination takes one after another) and
 //! says of each what became of it; when a parcel is tried again, and when nobody tries any more, is the outbox's to decide.
 //! **Invariant**: an adapter says [`Outcome::Sent`] only after the other side has said so. **Invariant**: it says
-//! [`Outcome::Held`] only of what no parcel can be at fault for, since one that was would hold up all others.
+//! [`Outcome::Held`] only of what no parcel can be at fault for, since one that was would hold up all others. **Invariant**: one
+//! that hands over several messages in a call notes each ([`Progress`]) before it begins the next.
 //!
 //! Deliberately not here: who is reached by what (`broker`), and the rows (`store`).
 //!
@@ -13,6 +14,7 @@ pub mod dingtalk;
 pub mod email;
 mod hold;
 mod post;
+mod progress;
 mod worker;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+pub use self::progress::{Onward, Progress};
 pub use self::worker::Workers;
 pub use crate::broker::MAX_ANSWER_CHARS;
 
@@ -32,8 +35,9 @@ use crate::model::{Medium, Parcel};
 pub trait Adapter: Send + Sync + 'static {
     fn medium(&self) -> Medium;
 
-    /// Parcels of one lane that [`Adapter::send`] is handed together at most.
-    fn most_together(&self) -> usize;
+    /// Parcels of a lane that [`Adapter::send`] is handed together at most: what it can carry in one call now, so that no others are
+    /// leased only to be put back.
+    fn most_together(&self, lane: &str) -> usize;
 
     /// Calls of [`Adapter::send`] for one lane that are on their way at once, at most.
     fn at_once(&self) -> usize;
@@ -44,9 +48,10 @@ pub trait Adapter: Send + Sync + 'static {
     /// How long a lane must be left alone, by the rate that its destination allows; zero is not at all.
     fn pause(&self, lane: &str) -> Duration;
 
-    /// Carries parcels of one lane: one outcome for each, in their order. It comes back within a named time, whatever the
-    /// other side does.
-    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>>;
+    /// Carries parcels of one lane: one outcome for each, in their order, those included that it has noted in `progress`. It
+    /// comes back within a named time, whatever the other side does, and begins nothing more once `progress` says
+    /// [`Onward::Stop`].
+    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>, progress: &'a Progress) -> BoxFuture<'a, Vec<Outcome>>;
 }
 
 /// What a fault of the set-up concerns.

@@ -5,9 +5,10 @@
 //! attempts end, and the next turn takes them together. Where nothing is due it reads, now and then, and writes nothing.
 //!
 //! **Invariant**: a lane has as many attempts at a time as [`Adapter::at_once`] says, and all lanes of a medium together as
-//! many as [`Workers::workers`]. **Invariant**: a lease is given back once, with what its adapter said; a panic or a hanging
-//! adapter is said to be `Later`. **Invariant**: an outcome is kept until it is stored. **Invariant**: where a set-up is held
-//! ([`Holds`]) one attempt at a time finds out whether it still is, and nothing else is begun.
+//! many as [`Workers::workers`]. **Invariant**: a lease is given back once, with what its adapter said first, which may be
+//! before the attempt is over ([`Note`]); a panic or a hanging adapter is said to be `Later`. **Invariant**: an outcome is kept
+//! until it is stored. **Invariant**: where a set-up is held ([`Holds`]) one attempt at a time finds out whether it still is, and
+//! nothing else is begun.
 //!
 //! Deliberately not here: what a medium's protocol is (the adapters), and when something is tried again (`broker`).
 
@@ -17,11 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::hold::{Gate, HoldKey, Holds};
-use super::{Adapter, Outcome, SetUp};
+use super::progress::{MAX_NOTES, Note};
+use super::{Adapter, Outcome, Progress, SetUp};
 use crate::broker::{Broker, BrokerError, Lane, Lease, Wanted};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
@@ -52,26 +55,48 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LANES_A_LOOK: usize = 64;
 /// Lanes whose pause is remembered. Of more than these, an adapter is asked again at each look.
 const MAX_PAUSED: usize = 4_096;
+/// Deliveries that one transaction leases at most; publishes wait behind it. The lanes that are left out have theirs in the next.
+const MAX_LEASED: usize = 1_000;
 
 type LaneKey = (Medium, String);
 
-/// What one attempt came to.
-struct Carried {
+/// An attempt whose adapter has not come back.
+struct OnItsWay {
     lane: LaneKey,
-    endings: Vec<(Lease, Outcome)>,
+    /// `None` where it was given back.
+    leases: Vec<Option<Lease>>,
+}
+
+/// What one attempt came to, parcel by parcel.
+struct Carried {
+    attempt: u64,
+    outcomes: Vec<Outcome>,
+}
+
+/// What is to be leased of a lane, and how much of it goes into one attempt.
+struct Begin {
+    wanted: Wanted,
+    together: usize,
 }
 
 /// Runs until the drain has begun and everything on its way has come back.
 pub(super) async fn run(broker: Broker, adapters: Vec<Arc<dyn Adapter>>, config: Workers, lifecycle: Lifecycle) {
+    let (desk, notes) = mpsc::channel(MAX_NOTES);
     let mut worker = Worker {
         broker,
         adapters,
         config,
+        lifecycle: lifecycle.clone(),
         carrying: JoinSet::new(),
+        attempts: HashMap::new(),
+        last: 0,
+        desk,
+        notes,
         busy: HashMap::new(),
         paused: HashMap::new(),
         holds: Holds::default(),
         ended: Vec::new(),
+        stored: Vec::new(),
     };
     tokio::select! {
         () = lifecycle.draining() => return,
@@ -91,6 +116,7 @@ pub(super) async fn run(broker: Broker, adapters: Vec<Arc<dyn Adapter>>, config:
             () = lifecycle.draining() => break,
             () = broker.outbox_woken() => {}
             () = asleep(next) => {}
+            Some(note) = worker.notes.recv() => worker.take_note(note),
             carried = worker.carrying.join_next(), if !worker.carrying.is_empty() => worker.take(carried),
         }
         worker.take_ready();
@@ -112,7 +138,14 @@ struct Worker {
     broker: Broker,
     adapters: Vec<Arc<dyn Adapter>>,
     config: Workers,
+    lifecycle: Lifecycle,
     carrying: JoinSet<Carried>,
+    /// What is on its way, by the number of its attempt, which is that of this worker alone.
+    attempts: HashMap<u64, OnItsWay>,
+    last: u64,
+    /// Where adapters note what became of parcels while they are at it.
+    desk: mpsc::Sender<Note>,
+    notes: mpsc::Receiver<Note>,
     /// How many attempts are on their way in each lane that has any; no more of a medium than there are workers.
     busy: HashMap<LaneKey, usize>,
     /// Until when lanes are left alone.
@@ -120,6 +153,8 @@ struct Worker {
     holds: Holds,
     /// What came of leases that are not given back yet.
     ended: Vec<(Lease, Outcome)>,
+    /// Those who wait until all of that is stored.
+    stored: Vec<oneshot::Sender<()>>,
 }
 
 impl Worker {
@@ -142,9 +177,15 @@ impl Worker {
 
     /// Settles what has ended and begins what is due; how long to sleep where nobody wakes us, `None` where nothing waits.
     async fn turn(&mut self) -> Result<Option<Duration>, BrokerError> {
-        let (wanted, next) = self.look().await?;
-        let places: usize = wanted.iter().map(|wanted| wanted.most).sum();
-        let leased = self.settle(wanted).await?;
+        let (looked, next) = self.look().await?;
+        let all = looked.len();
+        let begins = bounded(looked);
+        // Those that were left out go at once.
+        let next = if begins.len() < all { Some(Duration::ZERO) } else { next };
+        let together: HashMap<LaneKey, usize> =
+            begins.iter().map(|Begin { wanted, together }| ((wanted.medium, wanted.lane.clone()), *together)).collect();
+        let places: usize = begins.iter().map(|begin| begin.wanted.most).sum();
+        let leased = self.settle(begins.into_iter().map(|begin| begin.wanted).collect()).await?;
         let next = match leased.len() {
             // Nothing may be leased while the store has trouble, or somebody was faster.
             0 if places > 0 => Some(PAUSE),
@@ -159,7 +200,8 @@ impl Worker {
             lane.push(parcel);
         }
         for (lane, (leases, parcels)) in parcels {
-            self.carry(&lane, leases, parcels);
+            let together = together.get(&lane).copied().unwrap_or(1);
+            self.carry(&lane, leases, parcels, together);
         }
         for hold in self.holds.prolonged() {
             self.broker.give_up_held(&hold).await?;
@@ -172,15 +214,19 @@ impl Worker {
         let turned = self.broker.turn(self.ended.clone(), wanted).await;
         if turned.is_ok() {
             self.ended.clear();
+            for stored in self.stored.drain(..) {
+                // Whoever has given up waiting has stopped.
+                let _ = stored.send(());
+            }
         }
         turned
     }
 
     /// What may be leased now, and how long until there may be more.
-    async fn look(&mut self) -> Result<(Vec<Wanted>, Option<Duration>), BrokerError> {
+    async fn look(&mut self) -> Result<(Vec<Begin>, Option<Duration>), BrokerError> {
         let at = Instant::now();
         self.paused.retain(|_, until| *until > at);
-        let (mut wanted, mut next) = (Vec::new(), Next::default());
+        let (mut begins, mut next) = (Vec::new(), Next::default());
         let now = self.broker.clock().now();
         for adapter in self.adapters.clone() {
             let medium = adapter.medium();
@@ -219,9 +265,12 @@ impl Worker {
             }
             let shares = share(free, &open);
             let lanes = open.into_iter().zip(shares);
-            wanted.extend(lanes.map(|(Open { lane, most, .. }, share)| Wanted { medium, lane, most: most * share }));
+            begins.extend(lanes.map(|(Open { lane, most, .. }, share)| Begin {
+                wanted: Wanted { medium, lane, most: most * share },
+                together: most,
+            }));
         }
-        Ok((wanted, next.0))
+        Ok((begins, next.0))
     }
 
     /// What may begin in a lane in which something is due; `None` where nothing may.
@@ -236,7 +285,7 @@ impl Worker {
             next.sooner(until.duration_since(at));
             return None;
         }
-        let most = adapter.most_together().max(1);
+        let most = adapter.most_together(&key.1).max(1);
         match self.holds.gate(&set_up(adapter, &key), at) {
             Gate::Shut(span) => {
                 next.sooner(span);
@@ -261,18 +310,21 @@ impl Worker {
         }
     }
 
-    /// Hands a lane's parcels to its adapter, as many together as it takes, each in a task of their own.
-    fn carry(&mut self, lane: &LaneKey, mut leases: Vec<Lease>, mut parcels: Vec<Parcel>) {
+    /// Hands a lane's parcels to its adapter, so many together, each in a task of their own.
+    fn carry(&mut self, lane: &LaneKey, mut leases: Vec<Lease>, mut parcels: Vec<Parcel>, together: usize) {
         let Some(adapter) = self.adapters.iter().find(|adapter| adapter.medium() == lane.0).cloned() else { return };
-        let most = adapter.most_together().max(1);
         while !leases.is_empty() {
-            let later = most.min(leases.len());
+            let later = together.clamp(1, leases.len());
             let rest = (leases.split_off(later), parcels.split_off(later));
             *self.busy.entry(lane.clone()).or_default() += 1;
+            self.last += 1;
+            let on_its_way = OnItsWay { lane: lane.clone(), leases: leases.into_iter().map(Some).collect() };
+            self.attempts.insert(self.last, on_its_way);
             let attempt = Attempt {
+                number: self.last,
                 adapter: adapter.clone(),
                 lane: lane.clone(),
-                leases,
+                progress: Progress::of(self.last, self.desk.clone(), self.lifecycle.clone()),
                 patience: self.config.patience,
                 metrics: self.broker.metrics().clone(),
             };
@@ -281,9 +333,27 @@ impl Worker {
         }
     }
 
+    /// Takes what an adapter says while it is still at it. Of what was given back before nothing counts.
+    fn take_note(&mut self, Note { attempt, places, outcome, stored }: Note) {
+        let Some(OnItsWay { lane, leases }) = self.attempts.get_mut(&attempt) else { return };
+        let lane = lane.clone();
+        for place in places {
+            let lease = leases.get_mut(place).and_then(Option::take);
+            self.ended.extend(lease.map(|lease| (lease, outcome.clone())));
+        }
+        self.heed(&lane, &outcome);
+        self.tell_holds();
+        self.stored.push(stored);
+    }
+
     fn take(&mut self, carried: Option<Result<Carried, tokio::task::JoinError>>) {
+        // What it noted was noted before it came back.
+        self.take_notes();
         match carried {
-            Some(Ok(Carried { lane, endings })) => {
+            Some(Ok(Carried { attempt, outcomes })) => {
+                let Some(OnItsWay { lane, leases }) = self.attempts.remove(&attempt) else { return };
+                let endings: Vec<(Lease, Outcome)> =
+                    leases.into_iter().zip(outcomes).filter_map(|(lease, outcome)| Some((lease?, outcome))).collect();
                 if let Some(attempts) = self.busy.get_mut(&lane) {
                     *attempts -= 1;
                     if *attempts == 0 {
@@ -298,14 +368,18 @@ impl Worker {
                 for outcome in others.into_iter().chain(held) {
                     self.heed(&lane, outcome);
                 }
-                if let Some(holds) = self.holds.news() {
-                    self.broker.tell_holds(holds);
-                }
+                self.tell_holds();
                 self.ended.extend(endings);
             }
             // Its panics are caught inside, and nobody aborts it.
             Some(Err(error)) => tracing::error!(%error, "An attempt was lost; the next start makes it again"),
             None => {}
+        }
+    }
+
+    fn tell_holds(&mut self) {
+        if let Some(holds) = self.holds.news() {
+            self.broker.tell_holds(holds);
         }
     }
 
@@ -324,8 +398,15 @@ impl Worker {
         }
     }
 
-    /// Takes what else has ended by now.
+    fn take_notes(&mut self) {
+        while let Ok(note) = self.notes.try_recv() {
+            self.take_note(note);
+        }
+    }
+
+    /// Takes what else was noted and has ended by now.
     fn take_ready(&mut self) {
+        self.take_notes();
         while let Some(carried) = self.carrying.try_join_next() {
             self.take(Some(carried));
         }
@@ -335,7 +416,7 @@ impl Worker {
     async fn finish(mut self) {
         loop {
             self.take_ready();
-            if !self.ended.is_empty()
+            if !(self.ended.is_empty() && self.stored.is_empty())
                 && let Err(error) = self.settle(Vec::new()).await
             {
                 if error == BrokerError::StorageStopped {
@@ -345,9 +426,12 @@ impl Worker {
                 sleep(PAUSE).await;
                 continue;
             }
-            match self.carrying.join_next().await {
-                Some(carried) => self.take(Some(carried)),
-                None => return,
+            tokio::select! {
+                Some(note) = self.notes.recv() => self.take_note(note),
+                carried = self.carrying.join_next() => match carried {
+                    Some(carried) => self.take(Some(carried)),
+                    None => return,
+                },
             }
         }
     }
@@ -355,34 +439,35 @@ impl Worker {
 
 /// One attempt at a lane's parcels.
 struct Attempt {
+    number: u64,
     adapter: Arc<dyn Adapter>,
     lane: LaneKey,
-    leases: Vec<Lease>,
+    progress: Progress,
     patience: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl Attempt {
     async fn make(self, parcels: Vec<Parcel>) -> Carried {
-        let Self { adapter, lane, leases, patience, metrics } = self;
-        let (medium, name) = (lane.0.as_str(), lane.1.as_str());
-        let sending = AssertUnwindSafe(async { adapter.send(name, parcels).await }).catch_unwind();
+        let Self { number, adapter, lane, progress, patience, metrics } = self;
+        let (medium, name, count) = (lane.0.as_str(), lane.1.as_str(), parcels.len());
+        let sending = AssertUnwindSafe(async { adapter.send(name, parcels, &progress).await }).catch_unwind();
         let later = |reason: &str| Outcome::Later { reason: reason.to_owned(), after: None };
-        let outcomes = match timeout(patience, sending).await {
+        let mut outcomes = match timeout(patience, sending).await {
             Ok(Ok(outcomes)) => outcomes,
             Ok(Err(_)) => {
                 tracing::error!(medium, lane = name, "An adapter panicked; it is tried again");
                 metrics.panics.inc();
-                vec![later("the adapter panicked"); leases.len()]
+                vec![later("the adapter panicked"); count]
             }
             Err(_) => {
                 tracing::warn!(medium, lane = name, "An adapter did not come back; it is tried again");
-                vec![later("no answer came in time"); leases.len()]
+                vec![later("no answer came in time"); count]
             }
         };
         // An adapter that says too little has not said that it was sent.
-        let unsaid = std::iter::repeat_with(|| later("the adapter did not say what became of it"));
-        Carried { endings: leases.into_iter().zip(outcomes.into_iter().chain(unsaid)).collect(), lane }
+        outcomes.resize(count, later("the adapter did not say what became of it"));
+        Carried { attempt: number, outcomes }
     }
 }
 
@@ -408,6 +493,20 @@ fn share(mut free: usize, lanes: &[Open]) -> Vec<usize> {
             return shares;
         }
     }
+}
+
+/// What one transaction leases of all that is wanted, lane by lane in their order: [`MAX_LEASED`] deliveries.
+fn bounded(begins: Vec<Begin>) -> Vec<Begin> {
+    let mut left = MAX_LEASED;
+    let mut kept = Vec::new();
+    for mut begin in begins {
+        begin.wanted.most = begin.wanted.most.min(left);
+        left -= begin.wanted.most;
+        if begin.wanted.most > 0 {
+            kept.push(begin);
+        }
+    }
+    kept
 }
 
 /// How long until there may be more to do; `None` where nobody knows of any.
@@ -447,5 +546,19 @@ mod tests {
         assert_eq!(shares(5, &[4, 1, 4]), [2, 1, 2]);
         assert_eq!(shares(2, &[4, 4]), [1, 1]);
         assert_eq!(shares(3, &[]), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn one_turn_leases_no_more_than_one_transaction_may_and_the_first_lanes_first() {
+        let begin = |lane: usize| {
+            let wanted = Wanted { medium: Medium::DingTalk, lane: lane.to_string(), most: 300 };
+            Begin { wanted, together: 300 }
+        };
+        let most = |begins: Vec<Begin>| -> Vec<(String, usize)> {
+            bounded(begins).into_iter().map(|begin| (begin.wanted.lane, begin.wanted.most)).collect()
+        };
+        let lane = |lane: usize, most: usize| (lane.to_string(), most);
+        assert_eq!(most((0..16).map(begin).collect()), [lane(0, 300), lane(1, 300), lane(2, 300), lane(3, 100)]);
+        assert_eq!(most(vec![begin(0)]), [lane(0, 300)]);
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidings::clock::Clock;
 use tidings::deliver::dingtalk::{Address, DingTalk, MAX_BYTES, PER_MINUTE, Robot, Secret, WINDOW};
-use tidings::deliver::{Adapter as _, Outcome};
+use tidings::deliver::{Adapter as _, Outcome, Progress};
 use tidings::model::{
     Bulk, Category, DeliveryId, Letter, Medium, NotificationId, Parcel, RobotName, Timestamp, UserId,
 };
@@ -76,6 +76,11 @@ fn parcel(delivery: u64, notification: u64, person: &str, subject: &str) -> Parc
     }
 }
 
+/// Hands parcels over to the one robot; what became of each.
+async fn carry(adapter: &DingTalk, parcels: Vec<Parcel>) -> Vec<Outcome> {
+    adapter.send(LANE, parcels, &Progress::unheard()).await
+}
+
 fn is_sent(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Sent { .. })
 }
@@ -92,7 +97,7 @@ async fn everybody_a_notification_is_for_is_named_in_one_signed_message() {
     let sink = Sink::start(&["--secret", "SEC123"]);
     let adapter = sink.adapter(Some("SEC123"), REST);
     let parcels = vec![parcel(1, 1, "manager4220", "Disk full"), parcel(2, 1, "13800000000", "Disk full")];
-    let outcomes = adapter.send(LANE, parcels).await;
+    let outcomes = carry(&adapter, parcels).await;
     assert_eq!(outcomes, vec![Outcome::Sent { answer: "errcode 0: ok".to_owned() }; 2]);
     let message = sink.next();
     assert_eq!(message["text"], "### Disk full\n\nIt is \\*due\\*.\n\n@manager4220 @13800000000");
@@ -105,7 +110,7 @@ async fn everybody_a_notification_is_for_is_named_in_one_signed_message() {
 async fn a_wrong_secret_is_nobodys_fault_and_is_found_out_once() {
     let sink = Sink::start(&["--secret", "SEC123"]);
     let adapter = sink.adapter(Some("another"), REST);
-    let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
+    let outcomes = carry(&adapter, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
     for outcome in &outcomes {
         let Outcome::Held { why, remedy } = outcome else { panic!("{outcomes:?}") };
         assert!(why == "errcode 310000: sign not match" && remedy.contains("secret_file"), "{outcome:?}");
@@ -122,7 +127,7 @@ async fn a_wrong_secret_is_nobodys_fault_and_is_found_out_once() {
 async fn too_fast_is_a_rest_and_no_message_is_lost() {
     let sink = Sink::start(&["--fail", "130101", "--times", "1"]);
     let adapter = sink.adapter(None, REST);
-    let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
+    let outcomes = carry(&adapter, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
     for outcome in &outcomes {
         let Outcome::NotTried { why, after } = outcome else { panic!("{outcomes:?}") };
         assert_eq!((why.as_str(), *after), ("errcode 130101: send too fast, exceed 20 times per minute", REST));
@@ -130,7 +135,7 @@ async fn too_fast_is_a_rest_and_no_message_is_lost() {
     assert!(adapter.pause(LANE) > REST - DEADLINE);
     pass(REST).await;
     assert_eq!(adapter.pause(LANE), Duration::ZERO);
-    let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
+    let outcomes = carry(&adapter, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
     assert!(outcomes.iter().all(is_sent), "{outcomes:?}");
     let answers: Vec<String> = (0..3).map(|_| sink.next()["answer"].to_string()).collect();
     assert_eq!(answers.iter().filter(|answer| answer.contains("errcode 0")).count(), 2, "{answers:?}");
@@ -141,9 +146,9 @@ async fn a_hundred_at_once_are_twenty_messages_which_dingtalk_takes() {
     let sink = Sink::start(&[]);
     let adapter = sink.adapter(None, REST);
     let parcels: Vec<Parcel> = (0..100).map(|n| parcel(n, n, &format!("p{n}"), &format!("Subject {n}"))).collect();
-    let outcomes = adapter.send(LANE, parcels).await;
+    let outcomes = carry(&adapter, parcels).await;
     assert!(outcomes.len() == 100 && outcomes.iter().all(is_sent), "{outcomes:?}");
-    let late = adapter.send(LANE, vec![parcel(100, 100, "a", "s")]).await;
+    let late = carry(&adapter, vec![parcel(100, 100, "a", "s")]).await;
     assert!(matches!(&late[..], [Outcome::NotTried { after, .. }] if *after <= WINDOW), "{late:?}");
     let (code, messages, _) = sink.stop();
     assert_eq!((code, messages.len()), (0, 20));
@@ -173,7 +178,7 @@ async fn each_way_of_failing_that_the_sink_has_is_told_and_nothing_counts_as_sen
         ("777", "errcode 777"),
     ] {
         let sink = Sink::start(&["--fail", fail]);
-        let outcomes = sink.adapter(None, REST).send(LANE, vec![parcel(1, 1, "a", "s")]).await;
+        let outcomes = carry(&sink.adapter(None, REST), vec![parcel(1, 1, "a", "s")]).await;
         let is_held = ["redirect", "300001"].contains(&fail);
         let reason = match &outcomes[0] {
             Outcome::Later { reason, .. } if !is_held => reason,
@@ -184,21 +189,21 @@ async fn each_way_of_failing_that_the_sink_has_is_told_and_nothing_counts_as_sen
         drop(sink.next());
     }
     let sink = Sink::start(&["--fail", "430102"]);
-    let outcomes = sink.adapter(None, REST).send(LANE, vec![parcel(1, 1, "a", "s")]).await;
+    let outcomes = carry(&sink.adapter(None, REST), vec![parcel(1, 1, "a", "s")]).await;
     assert!(matches!(&outcomes[..], [Outcome::Never { .. }]), "{outcomes:?}");
 }
 
 #[tokio::test]
 async fn a_parcel_of_a_robot_that_is_not_in_the_settings_has_nobody_who_would_say_it() {
     let adapter = adapter("http://127.0.0.1:9/robot/send?access_token=x", None, PER_MINUTE, REST);
-    let outcomes = adapter.send("gone", vec![parcel(1, 1, "a", "s")]).await;
+    let outcomes = adapter.send("gone", vec![parcel(1, 1, "a", "s")], &Progress::unheard()).await;
     let Outcome::Never { reason } = &outcomes[0] else { panic!("{outcomes:?}") };
     assert!(reason.contains("[dingtalk.robots.gone]"), "{reason}");
     assert_eq!(adapter.pause("gone"), Duration::ZERO);
 }
 
 /// A server whose robots' files hold this address, with this secret.
-fn with_robots(url: &str, secret: &str, robots: &[(&str, &str)], folder: &Path) -> Setup {
+pub fn with_robots(url: &str, secret: &str, robots: &[(&str, &str)], folder: &Path) -> Setup {
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
         std::fs::write(&path, text).expect("ours to write");
@@ -418,7 +423,7 @@ async fn what_no_server_should_answer_is_later_within_the_patience() {
         let server = Scripted::start(move |_| script.clone()).await;
         let adapter = adapter(&server.url(), None, PER_MINUTE, REST).with_patience(Duration::from_secs(1));
         let asked = Instant::now();
-        let outcomes = adapter.send(LANE, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
+        let outcomes = carry(&adapter, vec![parcel(1, 1, "a", "s"), parcel(2, 2, "a", "t")]).await;
         assert!(asked.elapsed() < DEADLINE, "{answer:?}");
         match &outcomes[..] {
             [Outcome::Later { reason, after }, Outcome::NotTried { why, .. }] => {
@@ -451,7 +456,7 @@ async fn what_poisons_a_digest_is_found_and_the_others_are_sent() {
     let mut never = Vec::new();
     for _ in 0..5 {
         let parcels: Vec<Parcel> = left.values().cloned().collect();
-        let outcomes = adapter.send(LANE, parcels.clone()).await;
+        let outcomes = carry(&adapter, parcels.clone()).await;
         for (parcel, outcome) in parcels.iter().zip(outcomes) {
             match outcome {
                 Outcome::Sent { .. } => drop(left.remove(&parcel.delivery.0)),
@@ -466,6 +471,63 @@ async fn what_poisons_a_digest_is_found_and_the_others_are_sent() {
         pass(WINDOW).await;
     }
     assert_eq!((left.len(), never), (0, vec![5]));
+}
+
+#[tokio::test]
+async fn an_errcode_that_nobody_knows_holds_up_no_other_and_costs_a_digest_no_try() {
+    let server = Scripted::start(|body| {
+        let unknown = http("200 OK", "", r#"{"errcode":987654,"errmsg":"what is it"}"#);
+        Some(if body.contains("strange") { unknown } else { ok() })
+    })
+    .await;
+    let adapter = adapter(&server.url(), None, 4, REST);
+    let subject = |n: u64| if n == 0 || n == 5 { "strange" } else { "good" };
+    let parcels: Vec<Parcel> = (0..8).map(|n| parcel(n, n, "a", subject(n))).collect();
+    let outcomes = carry(&adapter, parcels.clone()).await;
+    let Outcome::Later { reason, after: None } = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert!(reason.contains("errcode 987654"), "{reason}");
+    assert!(outcomes[1..3].iter().all(is_sent), "the robot does not rest for it: {outcomes:?}");
+    for outcome in &outcomes[3..] {
+        let Outcome::NotTried { why, after: Duration::ZERO } = outcome else { panic!("{outcomes:?}") };
+        assert!(why.contains("errcode 987654") && why.contains("goes by itself now"), "{why}");
+    }
+    // Each alone now: the one that was strange pays for itself, and so does the first, which gets into no digest.
+    pass(WINDOW).await;
+    let again = |at: &[usize]| at.iter().map(|at| parcels[*at].clone()).collect::<Vec<_>>();
+    let outcomes = carry(&adapter, again(&[0, 3, 4, 5])).await;
+    assert!(
+        matches!(&outcomes[0], Outcome::Later { .. }) && matches!(&outcomes[3], Outcome::Later { .. }),
+        "{outcomes:?}"
+    );
+    assert!(outcomes[1..3].iter().all(is_sent), "{outcomes:?}");
+    pass(WINDOW).await;
+    let outcomes = carry(&adapter, again(&[6, 7])).await;
+    assert!(outcomes.iter().all(is_sent), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn no_more_is_asked_for_than_the_messages_of_this_minute_hold() {
+    let server = Scripted::start(|_| Some(ok())).await;
+    let adapter = adapter(&server.url(), None, 2, REST);
+    let before = adapter.most_together(LANE);
+    assert!((100..=200).contains(&before), "two digests of short subjects: {before}");
+    // Links so long that few of them fit.
+    let long = |n: u64| {
+        let mut parcel = parcel(n, n, "a", "s");
+        parcel.letter.click = Some(format!("https://app.example/{}", "x".repeat(1_900)));
+        parcel
+    };
+    let outcomes = carry(&adapter, (0..before as u64).map(long).collect()).await;
+    let held = outcomes.iter().filter(|outcome| is_sent(outcome)).count();
+    assert!((2..=30).contains(&held), "{held}");
+    assert_eq!(adapter.most_together(LANE), 1, "it has said all that it may in this minute");
+    pass(WINDOW).await;
+    let after = adapter.most_together(LANE);
+    assert!(after <= held && after + 2 > held, "what fitted: {after} of {held}");
+    let outcomes = carry(&adapter, (0..after as u64).map(|n| parcel(1_000 + n, 1_000 + n, "a", "s")).collect()).await;
+    assert!(outcomes.iter().all(is_sent), "{outcomes:?}");
+    pass(WINDOW).await;
+    assert_eq!(adapter.most_together(LANE), after * 2, "and more again where all had room");
 }
 
 /// Seeds of the walk below; `TIDINGS_DINGTALK_SEED` names another.
@@ -505,7 +567,7 @@ async fn walk(seed: u64) {
                 }
             }
         }
-        let outcomes = adapter.send(LANE, waiting.clone()).await;
+        let outcomes = carry(&adapter, waiting.clone()).await;
         assert_eq!(outcomes.len(), waiting.len());
         let mut later = Vec::new();
         for (parcel, outcome) in std::mem::take(&mut waiting).into_iter().zip(outcomes) {
@@ -563,7 +625,7 @@ async fn over_tls_a_certificate_is_trusted_where_its_authority_is_named() {
             per_minute: PER_MINUTE,
         };
         let trusted = Arc::new(tls::client(authority).expect("a certificate"));
-        DingTalk::new(vec![robot], REST, trusted, Clock::system()).send(LANE, vec![parcel(1, 1, "a", "s")]).await
+        carry(&DingTalk::new(vec![robot], REST, trusted, Clock::system()), vec![parcel(1, 1, "a", "s")]).await
     };
     let outcomes = send(Some(certificate.as_path())).await;
     assert!(outcomes.iter().all(is_sent), "{outcomes:?}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidings::broker::{UnsubscribeKey, Unsubscription};
 use tidings::deliver::email::{Config, Email, Relay as Place, Sender};
-use tidings::deliver::{Adapter, MAX_ANSWER_CHARS, Outcome};
+use tidings::deliver::{Adapter, MAX_ANSWER_CHARS, Outcome, Progress};
 use tidings::model::{
     Bulk, Category, DeliveryId, Form, Letter, Locale, Medium, NotificationId, Parcel, Timestamp, UserId,
 };
@@ -67,7 +67,7 @@ fn parcel(address: &str) -> Parcel {
 
 async fn send(email: &Email, parcel: Parcel) -> Outcome {
     let lane = parcel.lane.clone();
-    let mut outcomes = email.send(&lane, vec![parcel]).await;
+    let mut outcomes = email.send(&lane, vec![parcel], &Progress::unheard()).await;
     assert_eq!(outcomes.len(), 1, "one outcome for each parcel");
     outcomes.remove(0)
 }
@@ -364,7 +364,10 @@ async fn a_domain_is_written_to_at_the_pace_that_was_set() {
     let url = format!("smtp://127.0.0.1:{}?tls=none", relay.port);
     let rate = tidings::deliver::email::Rate::parse("1/h");
     let email = Email::new(Config { per_domain: rate, ..config(&url) }).expect("the settings are right");
-    assert_eq!((email.pause("example.com"), email.most_together(), email.at_once()), (Duration::ZERO, 1, 1));
+    assert_eq!(
+        (email.pause("example.com"), email.most_together("example.com"), email.at_once()),
+        (Duration::ZERO, 1, 1)
+    );
     assert_eq!(adapter(&url).at_once(), 4, "without a rate they go together");
     sent(&send(&email, parcel("alice@example.com")).await);
     assert!(email.pause("example.com") > Duration::from_mins(50), "{:?}", email.pause("example.com"));

@@ -4,6 +4,7 @@
 //! hang and panic when it is to. What crosses HTTP is asked of the real binary.
 
 mod holds;
+mod robots;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -16,7 +17,7 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tidings::broker::{self, Broker, Outbox, Wanted};
 use tidings::clock::Clock;
-use tidings::deliver::{self, Adapter, Outcome, SetUp};
+use tidings::deliver::{self, Adapter, Outcome, Progress, SetUp};
 use tidings::lifecycle::Lifecycle;
 use tidings::metrics::Metrics;
 use tidings::model::{
@@ -103,7 +104,7 @@ impl Adapter for Script {
         self.medium
     }
 
-    fn most_together(&self) -> usize {
+    fn most_together(&self, _: &str) -> usize {
         self.most
     }
 
@@ -120,7 +121,7 @@ impl Adapter for Script {
         until.map(|until| until.saturating_duration_since(Instant::now())).unwrap_or_default()
     }
 
-    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>> {
+    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>, _: &'a Progress) -> BoxFuture<'a, Vec<Outcome>> {
         async move {
             self.calls.lock().push(parcels.len());
             let held = self.held.fetch_add(parcels.len(), Ordering::SeqCst) + parcels.len();

@@ -22,7 +22,7 @@ pub(super) enum Verdict {
     TooFast {
         reason: String,
     },
-    /// Not now; `asked` is how long the other side wants to be left alone, where it says so.
+    /// Not now, whatever the message says; `asked` is how long the other side wants to be left alone, where it says so.
     Later {
         reason: String,
         asked: Option<Duration>,
@@ -34,6 +34,10 @@ pub(super) enum Verdict {
     },
     /// This message is not taken, others may be.
     Refused {
+        reason: String,
+    },
+    /// Not taken, by an `errcode` that is not known here. It may be this message's own, and it may pass.
+    Unknown {
         reason: String,
     },
 }
@@ -91,8 +95,10 @@ pub(super) fn read(reply: Result<Reply, PostError>, token: &str) -> Verdict {
         },
         // It is too long, of no kind, or says what DingTalk lets nobody say.
         40_035 | 400_105 | 101_002 | 460_101 | 430_101..=430_104 => Verdict::Refused { reason: told },
-        // Busy (-1), and what we do not know, is tried again; the outbox gives up after its schedule.
-        _ => Verdict::Later { reason: told, asked: None },
+        // Busy.
+        -1 => Verdict::Later { reason: told, asked: None },
+        // The message is tried again, and the outbox gives up after its schedule; nobody else waits for it.
+        _ => Verdict::Unknown { reason: told },
     }
 }
 
@@ -173,14 +179,15 @@ mod tests {
         for refused in [460_101, 430_102, 400_105] {
             assert!(matches!(code(refused), Verdict::Refused { .. }), "{refused}");
         }
-        for later in [-1, 987_654] {
-            assert!(matches!(code(later), Verdict::Later { asked: None, .. }), "{later}");
+        assert!(matches!(code(-1), Verdict::Later { asked: None, .. }));
+        for unknown in [987_654, -2, 1] {
+            assert!(matches!(code(unknown), Verdict::Unknown { .. }), "{unknown}");
         }
     }
 
     #[test]
     fn an_answer_is_told_on_one_bounded_line_without_the_token() {
-        let Verdict::Later { reason, .. } = of(200, r#"{"errcode":7,"errmsg":"a\nb s3cret\u001b[0m"}"#) else {
+        let Verdict::Unknown { reason } = of(200, r#"{"errcode":7,"errmsg":"a\nb s3cret\u001b[0m"}"#) else {
             panic!("unknown errcodes are tried again");
         };
         assert_eq!(reason, "errcode 7: a b … [0m");

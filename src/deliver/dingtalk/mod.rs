@@ -5,9 +5,10 @@
 //! one that was not taken. All of this is in memory: after a restart the first minute may bring a "too fast", which costs a
 //! rest and no message.
 //!
-//! **Invariants**: each parcel gets exactly one outcome; what was in no message was not tried. A robot never says more in any
-//! minute than its settings admit. It sends one message after another, and [`Adapter::send`] is back within [`BEGIN_WITHIN`]
-//! and one answer's patience. No address, token or secret is ever logged or told.
+//! **Invariants**: each parcel gets exactly one outcome; what was in no message was not tried, nor what was in a digest that was not
+//! taken. A robot never says more in any minute than its settings admit. It sends one message after another, each of which begins
+//! when what became of the one before is stored and no drain has begun; [`Adapter::send`] is back within [`BEGIN_WITHIN`], one
+//! answer's patience and one note. No address, token or secret is ever logged or told.
 //!
 //! Deliberately not here: which robot speaks of what (`model::Robots`), where addresses and secrets are read (`server`),
 //! and when a parcel is tried again (the outbox).
@@ -37,9 +38,9 @@ pub use super::post::{Address, AddressFault};
 
 use self::answer::{BUSY_REST, Verdict};
 use self::pace::Window;
-use self::plan::{Kind, Planned, plan};
+use self::plan::{Kind, Plan, Planned, plan};
 use super::post::Poster;
-use super::{Adapter, Outcome, SetUp};
+use super::{Adapter, Onward, Outcome, Progress, SetUp};
 use crate::clock::Clock;
 use crate::model::{DeliveryId, Medium, Parcel, RobotName};
 
@@ -51,6 +52,9 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub const BEGIN_WITHIN: Duration = Duration::from_secs(30);
 /// Deliveries at most of which is remembered that their digest was refused.
 const MAX_ALONE: usize = 10_000;
+/// Parcels that are handed over for each message that the robot may still send, at most: a digest of subjects with a link is
+/// full with about as many.
+const MOST_A_MESSAGE: usize = 100;
 /// Messages a minute that DingTalk takes from a robot.
 pub const PER_MINUTE: usize = 20;
 
@@ -118,6 +122,8 @@ struct State {
     rests_until: Option<Instant>,
     /// What was in a digest that was refused for what it said: the one that was meant is found by sending each alone.
     alone: BTreeSet<DeliveryId>,
+    /// Parcels that a message held lately, where more waited than digests had room for; up to [`MOST_A_MESSAGE`].
+    a_message: usize,
 }
 
 impl State {
@@ -125,6 +131,47 @@ impl State {
         let rest = self.rests_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         rest.max(self.window.wait(now))
     }
+
+    /// Parcels that the messages which may begin now can carry; one at least, so that a lane is never without.
+    fn room(&mut self, now: Instant) -> usize {
+        (self.window.free(now) * self.a_message).clamp(1, MOST_TOGETHER)
+    }
+
+    /// Learns how much a digest holds: what is leased for one and does not fit is written twice for nothing.
+    fn learn(&mut self, plan: &Plan) {
+        let digests = plan.messages.iter().filter(|planned| planned.kind == Kind::Digest);
+        let (count, carried) = digests.fold((0, 0), |(n, sum), digest| (n + 1, sum + digest.carries.len()));
+        if count > 0 && !plan.waiting.is_empty() {
+            self.a_message = (carried / count).clamp(1, MOST_A_MESSAGE);
+        } else {
+            self.a_message = (self.a_message * 2).min(MOST_A_MESSAGE);
+        }
+    }
+
+    /// Lets these go by themselves from now on.
+    fn keep_alone(&mut self, deliveries: impl Iterator<Item = DeliveryId>) {
+        self.alone.extend(deliveries);
+        while self.alone.len() > MAX_ALONE {
+            self.alone.pop_first();
+        }
+    }
+
+    /// These do not come again.
+    fn settle(&mut self, deliveries: &[DeliveryId]) {
+        for delivery in deliveries {
+            self.alone.remove(delivery);
+        }
+    }
+}
+
+/// What follows of a message.
+enum Follows {
+    /// This became of what it carried; the next may begin.
+    Next(Outcome),
+    /// This became of what it carried, where it was a try; all others wait so long.
+    Rest { carried: Option<Outcome>, why: String, rest: Duration },
+    /// Nothing would have passed.
+    Held { why: String, remedy: &'static str },
 }
 
 impl DingTalk {
@@ -132,7 +179,8 @@ impl DingTalk {
     pub fn new(robots: Vec<Robot>, too_fast_rest: Duration, trusted: Arc<ClientConfig>, clock: Clock) -> Self {
         let lane = |robot: Robot| {
             let window = Window::new(robot.per_minute);
-            let state = Mutex::new(State { window, rests_until: None, alone: BTreeSet::new() });
+            let state =
+                Mutex::new(State { window, rests_until: None, alone: BTreeSet::new(), a_message: MOST_A_MESSAGE });
             (robot.name.to_string(), Lane { robot, turn: tokio::sync::Mutex::default(), state })
         };
         let poster = Poster { trusted, patience: PATIENCE };
@@ -145,7 +193,7 @@ impl DingTalk {
         self
     }
 
-    async fn carry(&self, lane: &Lane, parcels: &[Parcel]) -> Vec<Outcome> {
+    async fn carry(&self, lane: &Lane, parcels: &[Parcel], progress: &Progress) -> Vec<Outcome> {
         let _turn = lane.turn.lock().await;
         let begun = Instant::now();
         let mut outcomes = Outcomes::of(parcels.len());
@@ -156,47 +204,80 @@ impl DingTalk {
                 return outcomes.put_back("the robot has said all that it may in this minute, or rests", pause);
             }
             let slots = state.window.free(begun);
-            plan(parcels, slots, &state.alone)
+            let planned = plan(parcels, slots, &state.alone);
+            state.learn(&planned);
+            planned
         };
         for Planned { message, kind, carries } in planned.messages {
-            if begun.elapsed() > BEGIN_WITHIN {
+            if begun.elapsed() > BEGIN_WITHIN || progress.onward() == Onward::Stop {
                 break;
             }
             lane.state.lock().window.begin(Instant::now());
             let verdict = self.say(&lane.robot, &message).await;
-            let mut state = lane.state.lock();
-            let over = Instant::now();
-            state.window.end(over);
-            match verdict {
-                Verdict::Sent { answer } => outcomes.set(&carries, &Outcome::Sent { answer }),
-                Verdict::Refused { reason } if kind == Kind::Digest => {
-                    state.keep_alone(carries.iter().map(|place| parcels[*place].delivery));
-                    let reason = format!("{reason} (a digest; each goes by itself now)");
-                    outcomes.set(&carries, &Outcome::Later { reason, after: None });
+            let carried: Vec<DeliveryId> = carries.iter().map(|place| parcels[*place].delivery).collect();
+            match self.follow(lane, verdict, kind, &carried) {
+                Follows::Next(outcome) => {
+                    outcomes.set(&carries, &outcome);
+                    // Before the next one begins, so that an end of the process doubles the one that is on its way at most.
+                    if progress.note(&carries, &outcome).await == Onward::Stop {
+                        break;
+                    }
                 }
-                Verdict::Refused { reason } => outcomes.set(&carries, &Outcome::Never { reason }),
-                Verdict::TooFast { reason } => {
-                    state.rests_until = Some(over + self.too_fast_rest);
-                    tracing::warn!(robot = %lane.robot.name, "DingTalk says that this robot speaks too often; it rests: {reason}");
-                    return outcomes.put_back(&reason, self.too_fast_rest);
+                Follows::Rest { carried, why, rest } => {
+                    if let Some(outcome) = carried {
+                        outcomes.set(&carries, &outcome);
+                    }
+                    return outcomes.put_back(&why, rest);
                 }
-                Verdict::Later { reason, asked } => {
-                    let rest = asked.unwrap_or(BUSY_REST);
-                    state.rests_until = Some(over + rest);
-                    tracing::warn!(robot = %lane.robot.name, "DingTalk does not take a message now: {reason}");
-                    outcomes.set(&carries, &Outcome::Later { reason: reason.clone(), after: asked });
-                    return outcomes.put_back(&format!("the robot rests: {reason}"), rest);
-                }
-                Verdict::Fault { reason, remedy } => return outcomes.held(&reason, remedy),
-            }
-            for place in carries {
-                if outcomes.is_settled(place) {
-                    state.alone.remove(&parcels[place].delivery);
-                }
+                Follows::Held { why, remedy } => return outcomes.held(&why, remedy),
             }
         }
         let pause = lane.state.lock().pause(Instant::now());
         outcomes.put_back("its turn has not come yet", pause)
+    }
+
+    /// What follows of a message that is over, for what it carried and for the robot.
+    fn follow(&self, lane: &Lane, verdict: Verdict, kind: Kind, carried: &[DeliveryId]) -> Follows {
+        let (robot, over) = (&lane.robot.name, Instant::now());
+        let mut state = lane.state.lock();
+        state.window.end(over);
+        match verdict {
+            Verdict::Sent { answer } => {
+                state.settle(carried);
+                Follows::Next(Outcome::Sent { answer })
+            }
+            // Of which of them that was is not said, so none of them was tried.
+            Verdict::Refused { reason } | Verdict::Unknown { reason } if kind == Kind::Digest => {
+                tracing::warn!(%robot, "DingTalk does not take a digest; each of it goes by itself now: {reason}");
+                state.keep_alone(carried.iter().copied());
+                let why = format!("{reason} (a digest; each goes by itself now)");
+                Follows::Next(Outcome::NotTried { why, after: Duration::ZERO })
+            }
+            Verdict::Refused { reason } => {
+                state.settle(carried);
+                Follows::Next(Outcome::Never { reason })
+            }
+            Verdict::Unknown { reason } => {
+                tracing::warn!(%robot, "DingTalk does not take a message, for a reason that is not known here: {reason}");
+                // Nor does it get into anybody's digest.
+                state.keep_alone(carried.iter().copied());
+                Follows::Next(Outcome::Later { reason, after: None })
+            }
+            Verdict::TooFast { reason } => {
+                let rest = self.too_fast_rest;
+                state.rests_until = Some(over + rest);
+                tracing::warn!(%robot, "DingTalk says that this robot speaks too often; it rests: {reason}");
+                Follows::Rest { carried: None, why: reason, rest }
+            }
+            Verdict::Later { reason, asked } => {
+                let rest = asked.unwrap_or(BUSY_REST);
+                state.rests_until = Some(over + rest);
+                tracing::warn!(%robot, "DingTalk does not take a message now: {reason}");
+                let why = format!("the robot rests: {reason}");
+                Follows::Rest { carried: Some(Outcome::Later { reason, after: asked }), why, rest }
+            }
+            Verdict::Fault { reason, remedy } => Follows::Held { why: reason, remedy },
+        }
     }
 
     async fn say(&self, robot: &Robot, message: &message::Message) -> Verdict {
@@ -204,15 +285,6 @@ impl DingTalk {
         let address = robot.address.with(signed.as_deref().unwrap_or_default());
         let reply = self.poster.post(&address, message.to_json()).await;
         answer::read(reply, robot.token())
-    }
-}
-
-impl State {
-    fn keep_alone(&mut self, deliveries: impl Iterator<Item = DeliveryId>) {
-        self.alone.extend(deliveries);
-        while self.alone.len() > MAX_ALONE {
-            self.alone.pop_first();
-        }
     }
 }
 
@@ -228,11 +300,6 @@ impl Outcomes {
         for place in places {
             self.0[*place] = Some(outcome.clone());
         }
-    }
-
-    /// Whether the parcel will not come again.
-    fn is_settled(&self, place: usize) -> bool {
-        matches!(self.0[place], Some(Outcome::Sent { .. } | Outcome::Never { .. }))
     }
 
     /// All others were not tried, for this reason.
@@ -272,8 +339,8 @@ impl Adapter for DingTalk {
         Medium::DingTalk
     }
 
-    fn most_together(&self) -> usize {
-        MOST_TOGETHER
+    fn most_together(&self, lane: &str) -> usize {
+        self.lanes.get(lane).map_or(MOST_TOGETHER, |lane| lane.state.lock().room(Instant::now()))
     }
 
     fn at_once(&self) -> usize {
@@ -288,10 +355,10 @@ impl Adapter for DingTalk {
         self.lanes.get(lane).map_or(Duration::ZERO, |lane| lane.state.lock().pause(Instant::now()))
     }
 
-    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>> {
+    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>, progress: &'a Progress) -> BoxFuture<'a, Vec<Outcome>> {
         async move {
             match self.lanes.get(lane) {
-                Some(lane) => self.carry(lane, &parcels).await,
+                Some(lane) => self.carry(lane, &parcels, progress).await,
                 // Such lanes are given up at start; what waits in one all the same has nobody who would say it.
                 None => {
                     let reason = format!("there is no [dingtalk.robots.{lane}] in the settings any more");

@@ -44,7 +44,7 @@ pub use pace::Rate;
 pub use relay::{Account, HIDDEN_PASSWORD, Privacy, Relay, Sender};
 pub use trial::Trial;
 
-use super::{Adapter, Outcome, SetUp, one_line};
+use super::{Adapter, Outcome, Progress, SetUp, one_line};
 use crate::broker::UnsubscribeKey;
 use crate::model::{Medium, Parcel};
 
@@ -170,7 +170,7 @@ impl Adapter for Email {
         Medium::Email
     }
 
-    fn most_together(&self) -> usize {
+    fn most_together(&self, _: &str) -> usize {
         1
     }
 
@@ -186,7 +186,7 @@ impl Adapter for Email {
         self.pace.pause(lane, Instant::now())
     }
 
-    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>) -> BoxFuture<'a, Vec<Outcome>> {
+    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>, _: &'a Progress) -> BoxFuture<'a, Vec<Outcome>> {
         Box::pin(async move {
             let mut outcomes = Vec::with_capacity(parcels.len());
             for parcel in &parcels {

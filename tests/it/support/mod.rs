@@ -8,6 +8,7 @@ pub mod http;
 pub mod poll;
 pub mod publisher;
 pub mod relay;
+pub mod robot;
 pub mod server;
 pub mod sink;
 pub mod sse;
