@@ -87,6 +87,7 @@ fn email_config(o: &mut Overlay) -> Option<email::Config> {
     let ca_file = o.read("email.ca_file", "the path of a file, or empty", path);
     let per_domain = o.read("email.per_domain", RATE, |v| or_empty(v, email::Rate::parse));
     let together_per_domain = count(o, "email.together_per_domain", 1..=64);
+    let connections = count(o, "email.connections", 1..=256);
     let timeout = span(o, "email.timeout", 1..=600);
     let public_url = o.read(
         "http.public_url",
@@ -131,6 +132,7 @@ fn email_config(o: &mut Overlay) -> Option<email::Config> {
         ca_file,
         per_domain,
         together_per_domain,
+        connections,
         timeout,
         public_url,
         unsubscribe: None,

@@ -74,6 +74,14 @@ impl Progress {
         }
     }
 
+    /// Resolves when the drain begins, for whoever waits before it begins.
+    pub(super) async fn draining(&self) {
+        match &self.desk {
+            Some(desk) => desk.lifecycle.draining().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether another message may begin.
     pub fn onward(&self) -> Onward {
         match &self.desk {

@@ -27,6 +27,7 @@ fn config(url: &str) -> Config {
         ca_file: None,
         per_domain: None,
         together_per_domain: 4,
+        connections: 16,
         timeout: DEADLINE,
         public_url: None,
         unsubscribe: None,
@@ -305,6 +306,93 @@ async fn lines_are_used_again_and_one_that_died_meanwhile_is_replaced_without_a_
     }
     let contents = relay.heard().iter().filter(|line| *line == ".").count();
     assert_eq!(contents, 3, "each mail went out once");
+}
+
+/// One more mail on a line that has carried one.
+const ANOTHER: [Act; 8] = [MAIL, OK, RCPT, OK, DATA, GO_ON, Act::HearContent, OK];
+/// Mails that are sent on one line, at most.
+const MAILS_A_LINE: usize = 100;
+
+#[tokio::test]
+async fn what_the_relay_has_taken_is_sent_though_it_does_not_answer_the_goodbye() {
+    // A machine that stands still for a second looks the same for once, and not again and again.
+    const TRIES: usize = 3;
+    for _ in 1..TRIES {
+        if says_goodbye_to_nobody().await.is_ok() {
+            return;
+        }
+    }
+    let told = says_goodbye_to_nobody().await;
+    assert!(told.is_ok(), "it was taken, and not sent: {told:?}");
+}
+
+/// Sends one mail more than a line carries to a relay that does not answer a QUIT, in no more time for a mail than a goodbye may
+/// take.
+///
+/// # Errors
+/// The first outcome that is not `Sent`.
+async fn says_goodbye_to_nobody() -> Result<(), Outcome> {
+    let mut script = [up_to_content(), vec![OK]].concat();
+    script.extend((1..MAILS_A_LINE).flat_map(|_| ANOTHER));
+    script.extend([Act::Hear("QUIT"), Act::Hang]);
+    let next = [up_to_content(), vec![OK, Act::Hang]].concat();
+    let relay = Scripted::start(vec![script, next]);
+    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.port);
+    let email = Email::new(Config { timeout: Duration::from_secs(1), ..config(&url) }).expect("right");
+    for _ in 0..=MAILS_A_LINE {
+        match send(&email, parcel("alice@example.com")).await {
+            Outcome::Sent { .. } => {}
+            other => return Err(other),
+        }
+    }
+    let heard = relay.heard();
+    let goodbye = heard.iter().position(|line| line == "QUIT").expect("the line was left");
+    let contents = |lines: &[String]| lines.iter().filter(|line| *line == ".").count();
+    assert_eq!((contents(&heard[..goodbye]), contents(&heard)), (MAILS_A_LINE, MAILS_A_LINE + 1), "each went out once");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_line_that_nothing_is_sent_on_is_left_after_a_while() {
+    let relay = Scripted::start(vec![[up_to_content(), vec![OK, Act::Hear("QUIT"), Act::Hang]].concat()]);
+    let email = plainly(relay.port);
+    sent(&send(&email, parcel("alice@example.com")).await);
+    assert!(!relay.heard().contains(&"QUIT".to_owned()), "it is kept for the next mail");
+    // Moves the runtime's clock, by which lines grow old, not that of the relay.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    let deadline = Instant::now() + DEADLINE;
+    while !relay.heard().contains(&"QUIT".to_owned()) {
+        assert!(Instant::now() < deadline, "nobody left it");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn a_relay_that_lets_few_lines_in_has_all_mail_on_those_and_none_pays_for_the_others() {
+    const LINES: usize = 3;
+    const MAILS: usize = 60;
+    let relay = Relay::start(&json!({ "connections": LINES, "takes_ms": 20 }));
+    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.port);
+    let server = impatient(&url).env("TIDINGS_EMAIL_TOGETHER_PER_DOMAIN", "16").start();
+    let users: Vec<Value> =
+        (0..MAILS).map(|n| json!({ "user": format!("u{n}"), "email": format!("u{n}@example.com") })).collect();
+    server.operate(Ask::post("/v1/users").ndjson(&users)).expect(200);
+    let to: Vec<String> = (0..MAILS).map(|n| format!("u{n}")).collect();
+    let made = server.publish(&json!({ "to": { "users": to }, "title": "Due", "via": ["email"] }));
+    let asked = format!("/v1/deliveries?limit=100&notification={}", made["id"].as_str().expect("an id"));
+    let all = wait_for("all to be sent", || {
+        let told = server.operate(Ask::get(&asked)).expect(200).json();
+        (told["summary"]["sent"] == MAILS).then(|| told["deliveries"].as_array().expect("a list").clone())
+    });
+    assert!(all.iter().all(|delivery| delivery["attempts"] == 1), "nobody's mail paid for it: {all:?}");
+    assert_eq!(relay.mails().len(), MAILS, "each once");
+    assert!(relay.turned_away() > 0, "it was asked for more than it takes");
+    let log = server.log();
+    assert!(!log.contains("Nothing goes out as it is set up"), "mail was never held: {log}");
+    assert!(log.contains("The relay takes no more lines of ours"), "{log}");
+    assert!(readiness(&server).get("held").is_none());
 }
 
 #[tokio::test]

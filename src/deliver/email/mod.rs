@@ -1,17 +1,20 @@
 //! Mail: one parcel, one mail, handed to the relay that the operator named.
 //!
-//! Data passes `letter` (a parcel becomes the bytes of a mail, its HTML on a `page`) -> `pool` (a line that is open already, or a new one by `line`
-//! over `socket`, secured by `trust`) -> the relay's answer -> an [`Outcome`]. What each answer means stands at [`outcome`].
+//! Data passes `letter` (a parcel becomes the bytes of a mail, its HTML on a `page`) -> `pool` (a place, as `allowance` has them; on it a line
+//! that is open already, or a new one by `line` over `socket`, secured by `trust`) -> the relay's answer -> an [`Outcome`]. What
+//! each answer means stands at [`outcome`].
 //!
 //! **Invariant**: a mail goes out twice only where the relay may have taken it and could not say so; it has the same
 //! Message-ID then. A line that was dead already is replaced before anything of the mail was taken.
 //! **Invariant**: every mail ends within `timeout`, whatever the relay does, after waiting for a line as long at most; lettre
-//! bounds only the connecting.
+//! bounds only the connecting. What the relay has taken is noted before a line is left, however long that takes.
 //! **Invariant**: nobody's mail pays for what comes before it: until the relay has taken the sender nothing was said of the mail,
-//! and what goes wrong holds up all of them alike. What only this mail may have brought about holds up none.
+//! and what goes wrong holds up all of them alike. What only this mail may have brought about holds up none, nor does a line that
+//! is not let in while others of ours are: there are fewer of them then.
 //!
 //! Deliberately not here: SPF, DKIM and the delivery to the recipients' own servers, which are the relay's.
 
+mod allowance;
 mod letter;
 mod line;
 mod pace;
@@ -24,17 +27,18 @@ mod trust;
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use lettre::transport::smtp::extension::ClientId;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use allowance::Lowered;
 use letter::{Mail, Writer};
 use line::{Course, Line, Way};
 use pace::Pace;
-use pool::Pool;
+use pool::{Place, Pool};
 use trial::advice;
 use trust::Trust;
 
@@ -61,6 +65,8 @@ pub struct Config {
     pub per_domain: Option<Rate>,
     /// Mails to one domain that are on their way at once, where there is no rate.
     pub together_per_domain: usize,
+    /// Lines to the relay at once at most, to whichever domains.
+    pub connections: usize,
     /// How long one mail may take, from finding the relay to its last answer.
     pub timeout: Duration,
     /// The address that people's browsers know this server by; without it mails bear no link to it.
@@ -102,7 +108,7 @@ impl Email {
         Ok(Self {
             way: Way { relay: config.relay, trust, hello: ClientId::default() },
             writer,
-            pool: Pool::new(),
+            pool: Pool::new(config.connections),
             pace: Pace::new(config.per_domain),
             // A rate is one mail after another.
             together: if config.per_domain.is_some() { 1 } else { config.together_per_domain },
@@ -110,16 +116,23 @@ impl Email {
         })
     }
 
-    /// Sends one mail.
-    async fn deliver(&self, parcel: &Parcel) -> Outcome {
+    /// Sends the mail of the parcel at this place of a call.
+    async fn deliver(&self, at: usize, parcel: &Parcel, progress: &Progress) -> Outcome {
+        let not_tried = |why: &str| Outcome::NotTried { why: why.to_owned(), after: Duration::ZERO };
         // Waiting for a line of ours is no fault of the relay's, and each mail that is on one ends in time.
-        let Ok(_place) = timeout(self.timeout, self.pool.place()).await else {
-            return Outcome::NotTried { why: "every line to the relay was taken".to_owned(), after: Duration::ZERO };
+        let waiting = timeout(self.timeout, self.pool.place());
+        let mut place = tokio::select! {
+            biased;
+            () = progress.draining() => return not_tried("the server is about to end"),
+            place = waiting => match place {
+                Ok(place) => place,
+                Err(_) => return not_tried("every line to the relay was taken"),
+            },
         };
         let mut course = Course::default();
         let work = AssertUnwindSafe(async {
             let mail = self.writer.mail(parcel).map_err(Undone::NoMail)?;
-            self.carry(&mail, &mut course).await.map_err(Undone::Fault)
+            self.carry(&mail, &mut course, &mut place).await.map_err(Undone::Fault)
         });
         // lettre 0.11.23 panics at some answers, such as a blank line to EHLO.
         let ended = timeout(self.timeout, work.catch_unwind()).await;
@@ -131,35 +144,54 @@ impl Email {
             }
             Err(_) => Err(Undone::Fault(course.fault(Why::NoAnswer(self.timeout)))),
         };
-        match result {
+        let outcome = match result {
             Ok(answer) => Outcome::Sent { answer },
             Err(Undone::NoMail(reason)) => Outcome::Never { reason },
+            Err(Undone::Fault(fault)) if is_one_too_many(&fault) && place.refused() != Lowered::No => {
+                not_tried(&one_line(&format!("the relay takes no more lines of ours for now: {fault}")))
+            }
             Err(Undone::Fault(fault)) => outcome(&fault, self.way.relay.privacy),
+        };
+        if let Some(line) = place.done_with.take() {
+            // A goodbye that nobody answers makes no mail unsent. Where it can't be stored now, it is when this call is back.
+            let _ = progress.note(&[at], &outcome).await;
+            line.leave().await;
         }
+        outcome
     }
 
     /// Hands a mail over, on a line that is open already where there is one. If that one turns out dead before the mail's
     /// sender was taken, nothing of the mail can have gone out, and a new line takes its place.
-    async fn carry(&self, mail: &Mail, course: &mut Course) -> Result<String, Fault> {
-        if let Some(line) = self.pool.take(Instant::now()) {
-            match self.carry_on(line, mail, course).await {
-                Err(fault) if fault.step == Step::Sender && is_dead(&fault.why) => {}
+    async fn carry(&self, mail: &Mail, course: &mut Course, place: &mut Place<'_>) -> Result<String, Fault> {
+        if let Some(line) = place.take() {
+            match self.carry_on(line, mail, course, place).await {
+                Err(fault) if fault.step == Step::Sender && is_dead(&fault.why) => place.lost(),
                 ended => return ended,
             }
         }
         let line = Line::open(&self.way, course).await?;
-        self.carry_on(line, mail, course).await
+        place.opened();
+        self.carry_on(line, mail, course, place).await
     }
 
-    async fn carry_on(&self, mut line: Line, mail: &Mail, course: &mut Course) -> Result<String, Fault> {
+    async fn carry_on(
+        &self,
+        mut line: Line,
+        mail: &Mail,
+        course: &mut Course,
+        place: &mut Place<'_>,
+    ) -> Result<String, Fault> {
         let ended = line.carry(mail, course).await;
+        if course.at > Step::Sender {
+            place.worked();
+        }
         let is_usable = match &ended {
             Ok(_) => true,
             Err(Fault { step, why: Why::Refused { code, .. } }) => *step == Step::Recipient && *code != SHUTTING_DOWN,
             Err(_) => false,
         };
-        if is_usable && let Some(line) = self.pool.keep(line) {
-            line.leave().await;
+        if is_usable {
+            self.pool.keep(line, place);
         }
         ended
     }
@@ -186,12 +218,12 @@ impl Adapter for Email {
         self.pace.pause(lane, Instant::now())
     }
 
-    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>, _: &'a Progress) -> BoxFuture<'a, Vec<Outcome>> {
+    fn send<'a>(&'a self, lane: &'a str, parcels: Vec<Parcel>, progress: &'a Progress) -> BoxFuture<'a, Vec<Outcome>> {
         Box::pin(async move {
             let mut outcomes = Vec::with_capacity(parcels.len());
-            for parcel in &parcels {
+            for (at, parcel) in parcels.iter().enumerate() {
                 self.pace.take(lane, Instant::now());
-                outcomes.push(self.deliver(parcel).await);
+                outcomes.push(self.deliver(at, parcel, progress).await);
             }
             outcomes
         })
@@ -232,6 +264,17 @@ fn outcome(fault: &Fault, privacy: Privacy) -> Outcome {
         }
         _ => Outcome::Later { reason, after: None },
     }
+}
+
+/// Whether this is how a relay refuses one line more than it wants of us: before it has signed us in, or with a 421 at the first
+/// mail. It is the same for a relay that is away, so that it says something only where others of ours work.
+fn is_one_too_many(Fault { step, why }: &Fault) -> bool {
+    matches!(
+        (step, why),
+        (Step::Connect | Step::Greeting | Step::Tls, Why::BrokenOff(_) | Why::NoAnswer(_))
+            | (Step::Greeting | Step::Tls | Step::SignIn, Why::Refused { code: 400..500, .. })
+            | (Step::Sender, Why::Refused { code: SHUTTING_DOWN, .. })
+    )
 }
 
 /// Whether a line that was open for a while had ended in the meantime.
@@ -309,6 +352,12 @@ mod tests {
             }
             let panicked = Fault { step, why: Why::Panicked };
             assert_eq!(word(&panicked), Word::Later, "{panicked}");
+        }
+        for (step, code) in [(Step::Greeting, 421), (Step::Greeting, 450), (Step::SignIn, 454), (Step::Sender, 421)] {
+            assert!(is_one_too_many(&refused(step, code, "too many")), "{step:?} {code}");
+        }
+        for (step, code) in [(Step::Greeting, 554), (Step::SignIn, 535), (Step::Sender, 451), (Step::Recipient, 421)] {
+            assert!(!is_one_too_many(&refused(step, code, "no")), "{step:?} {code}");
         }
         for (code, text) in [(530, "sign in first"), (535, "no"), (538, "not in the clear")] {
             assert_eq!(word(&refused(Step::Recipient, code, text)), Word::Later, "{code}");

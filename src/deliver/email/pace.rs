@@ -3,9 +3,10 @@
 //! **Invariant**: what is kept is bounded by [`MAX_LANES`]: a lane whose pause is over needs no place.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// Domains that pauses are kept for at most. Those that come when all of them are in a pause are not held back.
 const MAX_LANES: usize = 10_000;

@@ -29,12 +29,16 @@ impl Email {
             course.begin(Step::Recipient);
             let mail = self.writer.mail(parcel).map_err(|why| course.fault(Why::Unexpected(why)))?;
             let ended = line.carry(&mail, &mut course).await;
-            line.leave().await;
-            ended.map(drop)
+            Ok((ended, line))
         });
         let ended = timeout(self.timeout, work.catch_unwind()).await;
         let fault = match ended {
-            Ok(Ok(ended)) => ended.err(),
+            Ok(Ok(Ok((ended, line)))) => {
+                // Behind the time that the mail has: a goodbye that nobody answers is none of its steps.
+                line.leave().await;
+                ended.err()
+            }
+            Ok(Ok(Err(fault))) => Some(fault),
             Ok(Err(_)) => Some(course.fault(Why::Panicked)),
             Err(_) => Some(course.fault(Why::NoAnswer(self.timeout))),
         };

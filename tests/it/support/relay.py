@@ -3,7 +3,8 @@
 Its first line of output is {"port": N}; after it come {"event": "connected"} for each connection and {"event": "mail", ...} for each
 mail it took. Options are one argument of JSON: tls (none, starttls, implicit), cert and key, user and password, mechanisms that
 it does not offer, sender (what MAIL FROM is answered with), refusals ({recipient: [what RCPT TO is answered with, the first time, ...]};
-behind the last one the recipient is taken).
+behind the last one the recipient is taken), connections (as many are let in at once; others are told 421, and
+{"event": "turned_away"} is printed), takes_ms (how long a mail takes).
 
 Recipients: rcpt-550-… and data-554-… are refused with that code where they say; slow-… is answered after ten minutes.
 """
@@ -73,6 +74,7 @@ class Handler:
         told = refusal(envelope.rcpt_tos[0], "data")
         if told:
             return told
+        await asyncio.sleep(OPTIONS.get("takes_ms", 0) / 1000)
         say(
             event="mail",
             sender=envelope.mail_from,
@@ -85,11 +87,26 @@ class Handler:
 
 
 class Relay(SMTP):
+    OPEN = set()
+
     def connection_made(self, transport):
         # STARTTLS makes the connection anew, on the same socket.
         if self.transport is None:
             say(event="connected")
         super().connection_made(transport)
+
+    def connection_lost(self, error):
+        self.OPEN.discard(self)
+        super().connection_lost(error)
+
+
+class Away(asyncio.Protocol):
+    """What a client meets that is one too many."""
+
+    def connection_made(self, transport):
+        say(event="turned_away")
+        transport.write(b"421 4.7.0 relay.test too many connections from you\r\n")
+        transport.close()
 
 
 def signs_in(server, session, envelope, mechanism, data):
@@ -106,7 +123,9 @@ async def main():
     has_users = "user" in OPTIONS
 
     def relay():
-        return Relay(
+        if len(Relay.OPEN) >= OPTIONS.get("connections", sys.maxsize):
+            return Away()
+        one = Relay(
             Handler(),
             hostname="relay.test",
             tls_context=context if tls == "starttls" else None,
@@ -117,6 +136,8 @@ async def main():
             auth_exclude_mechanism=OPTIONS.get("without", []),
             command_call_limit=None,
         )
+        Relay.OPEN.add(one)
+        return one
 
     server = await asyncio.get_running_loop().create_server(
         relay, "127.0.0.1", OPTIONS.get("port", 0), ssl=context if tls == "implicit" else None

@@ -135,6 +135,11 @@ impl Relay {
     pub fn connections(&self) -> usize {
         self.events("connected").len()
     }
+
+    /// Connections that it has turned away, since there were as many as it takes.
+    pub fn turned_away(&self) -> usize {
+        self.events("turned_away").len()
+    }
 }
 
 impl Drop for Relay {
