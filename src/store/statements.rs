@@ -259,6 +259,7 @@ const HOT: &[(&str, &str, &str)] = &[
     ("placed.rs", "FROM entries WHERE", "SEARCH entries USING PRIMARY KEY (user=? AND source=? AND seq>? AND seq<?)"),
     ("placed.rs", "FROM entries e", "SEARCH e USING COVERING INDEX entries_by_notification (seq=? AND user<?)"),
     ("expansions.rs", "standings_by_topic", "SEARCH s USING INDEX standings_by_topic (source=? AND user>?)"),
+    ("status.rs", "s.joined < ?2", "SEARCH w USING PRIMARY KEY (user=? AND category=? AND kind=? AND upto>?)"),
     (
         "states.rs",
         "ORDER BY upto LIMIT 1",

@@ -135,3 +135,108 @@ impl Watermarks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lifecycle::Lifecycle;
+    use crate::metrics::Metrics;
+    use crate::model::{
+        Audience, Category, Content, Draft, Life, Mark, MarkAs, MarkTarget, Media, NotificationId, Principal, UserId,
+        Via,
+    };
+    use crate::store::{Config, MarkEntries, Place, Policy, Publish, Store, Unknown, When, notifications};
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[tokio::test]
+    async fn an_entrys_moment_is_that_of_the_first_mark_that_covered_it_whatever_the_clock_did_since() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let lifecycle = Lifecycle::default();
+        let opened =
+            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
+        let (store, mut feed) = opened.expect("a new database opens");
+        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let alice = UserId::new("alice").expect("a user");
+        let id = || NotificationId(uuid::Uuid::now_v7());
+        let publish = |id, about: &str| Publish {
+            id,
+            draft: Draft {
+                to: Audience::Users(vec![alice.clone()]),
+                content: Content {
+                    title: "x".to_owned(),
+                    category: Category::new(about).expect("a category"),
+                    ..Content::default()
+                },
+                category_named: true,
+                life: Life::default(),
+                via: Via::default(),
+            },
+            when: Ok(When::default()),
+            publisher: Principal::Operator,
+            idempotency: None,
+            now: NOW,
+            policy: Policy {
+                topics: Unknown::Create,
+                users: Unknown::Create,
+                everyone_horizon: HOUR,
+                media: Arc::new(Media::default()),
+            },
+        };
+        let first = id();
+        let mut positions = Vec::new();
+        for (id, about) in [(first, "loans"), (id(), "loans"), (id(), "orders")] {
+            let Place::Log(cursor) = store.write(publish(id, about)).await.expect("is published").place else {
+                panic!("it waits for nothing")
+            };
+            positions.push(cursor.seq);
+        }
+        // The clock jumps back by an hour between marks that reach further and further: of the category, then of all.
+        let mark = |upto, about: Option<&str>, now| MarkEntries {
+            user: alice.clone(),
+            topics: None,
+            mark: Mark {
+                mark: MarkAs::Seen,
+                target: MarkTarget::Upto(upto),
+                category: about.map(|name| Category::new(name).expect("a category")),
+            },
+            now,
+        };
+        for (upto, about, now) in [
+            (positions[0], Some("loans"), NOW.after(HOUR)),
+            (positions[1], Some("loans"), NOW),
+            (positions[2], None, NOW.before(HOUR)),
+        ] {
+            let marked = store.write(mark(upto, about, now)).await.expect("is marked");
+            assert_eq!(marked.changed, 1);
+        }
+
+        let log = Connection::open(store.path()).expect("the log opens a second time");
+        let found = notifications::locate(&log, first).expect("is read").expect("it is there");
+        let user = log.query_row("SELECT id FROM users WHERE name = 'alice'", [], |row| row.get(0)).expect("a user");
+        let at = |until| {
+            let state = as_of(&log, user, found.source, found.category_key, found.seq, until);
+            state.expect("is read").seen_at
+        };
+        assert_eq!(at(Seq::MAX), Some(NOW.after(HOUR)));
+        // The mark is the log's fourth change.
+        assert_eq!((at(Seq(4)), at(Seq(5))), (None, Some(NOW.after(HOUR))));
+        let listed =
+            States::load(&log, user, found.seq).and_then(|all| all.of(found.source, found.category_key, found.seq));
+        assert_eq!(listed.expect("is read").seen_at, at(Seq::MAX), "lists and the log say the same");
+        let read = store.read(move |session| {
+            session.snapshot(|reader| {
+                let about = reader.about(first)?.expect("it is there");
+                reader.recipients(&about)
+            })
+        });
+        let recipients = read.await.expect("is read");
+        assert_eq!(recipients.iter().map(|one| one.seen_at).collect::<Vec<_>>(), [at(Seq::MAX)]);
+        drop((store, log));
+        assert!(lifecycle.core_ended(Duration::from_secs(5)).await, "the writer ends with its last user");
+    }
+}

@@ -16,22 +16,23 @@ use crate::wire::status::{Engagement, Recipient};
 const SELECT_ABOUT: &str = "
     SELECT title, created_at, expires_at, publisher_kind, publisher FROM notifications WHERE seq = ?1";
 /// One page of those who follow the topic, or did, and whose follow holds the entry. Who came after the entry
-/// had died never had it, and what was marked after that says nothing of it.
+/// had died never had it, and what was marked after that says nothing of it. The plus keeps SQLite from walking through all
+/// that a follower ever marked.
 const COUNT_FOLLOWERS: &str = "
     SELECT count(*), coalesce(sum(seen), 0), coalesce(sum(read), 0), coalesce(sum(archived), 0), max(user) FROM (
         SELECT s.user AS user,
                coalesce((SELECT m.at IS NOT NULL AND m.changed < ?6 FROM marks m
                          WHERE m.user = s.user AND m.source = ?1 AND m.seq = ?2 AND m.kind = 1),
                         EXISTS (SELECT 1 FROM watermarks w WHERE w.user = s.user AND w.category IN (0, ?3)
-                                AND w.kind = 1 AND w.upto >= ?2 AND w.changed < ?6)) AS seen,
+                                AND w.kind = 1 AND w.upto >= ?2 AND +w.changed < ?6)) AS seen,
                coalesce((SELECT m.at IS NOT NULL AND m.changed < ?6 FROM marks m
                          WHERE m.user = s.user AND m.source = ?1 AND m.seq = ?2 AND m.kind = 2),
                         EXISTS (SELECT 1 FROM watermarks w WHERE w.user = s.user AND w.category IN (0, ?3)
-                                AND w.kind = 2 AND w.upto >= ?2 AND w.changed < ?6)) AS read,
+                                AND w.kind = 2 AND w.upto >= ?2 AND +w.changed < ?6)) AS read,
                coalesce((SELECT m.at IS NOT NULL AND m.changed < ?6 FROM marks m
                          WHERE m.user = s.user AND m.source = ?1 AND m.seq = ?2 AND m.kind = 3),
                         EXISTS (SELECT 1 FROM watermarks w WHERE w.user = s.user AND w.category IN (0, ?3)
-                                AND w.kind = 3 AND w.upto >= ?2 AND w.changed < ?6)) AS archived
+                                AND w.kind = 3 AND w.upto >= ?2 AND +w.changed < ?6)) AS archived
         FROM standings s INDEXED BY standings_by_topic
         WHERE s.source = ?1 AND s.source > 0 AND s.user > ?4 AND s.joined < ?2
           AND (s.parted IS NULL OR s.parted >= ?2) AND s.began < ?6

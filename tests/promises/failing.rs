@@ -246,7 +246,7 @@ impl Failing {
         let server = setup.start();
         let (witness, told) = (Witness::of(&server), Told::default());
         let mut this = Self { server, witness, key, told, aside };
-        this.publishes("before it");
+        this.publishes("before-it");
         this
     }
 
@@ -364,7 +364,7 @@ fn a_connection_that_can_not_be_opened_for_reading_is_the_disk_s_fault_and_no_da
 fn files_beside_the_log_that_fail_cost_no_publish() {
     let mut failing = Failing::start("head:1:EIO:on");
     failing.begin();
-    failing.publishes("without a head file");
+    failing.publishes("without-a-head-file");
     wait_for("a word of it", || {
         failing.server.log().contains("beside the database could not be written").then_some(())
     });
@@ -382,9 +382,9 @@ fn files_beside_the_log_that_fail_cost_no_publish() {
     let server = crate::shim::failing(data, &log, "ballast:1:EIO:on").start();
     assert!(has_failed(&log) && server.log().contains("no ballast can be kept here"), "{}", server.log());
     let mut told = Told::default();
-    told.publish(&server, &key, "without a ballast");
+    told.publish(&server, &key, "without-a-ballast");
     assert_eq!(told.acknowledged.len(), 1);
-    let possible = ["before", "without a ballast"].map(str::to_owned).into();
+    let possible = ["before", "without-a-ballast"].map(str::to_owned).into();
     hold(server.stop(), "afterwards", told.acknowledged.iter(), &possible);
 }
 

@@ -155,8 +155,9 @@ static int fails(enum kind kind, int file) {
     return fail_kills ? -1 : 1;
 }
 
-/* The same of a write, to whichever file. */
+/* The same of a write, to whichever file. The shared memory is none of the disk's. */
 static int write_fails(int file) {
+    if (file == SHM) return 0;
     if (file == HEAD) return fails(WRITE_HEAD, file);
     if (file != BALLAST) return fails(WRITE, file);
     if (fail_errno != EDQUOT || !fail_on || seen < fail_at) return 0;
