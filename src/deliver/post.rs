@@ -292,7 +292,7 @@ mod tests {
         };
         let (now, later) = ("Tue, 14 Nov 2023 22:13:20 GMT", "Tue, 14 Nov 2023 22:15:20 GMT");
         assert_eq!(until(later, Some(now)), Some(120));
-        assert_eq!(until("Tue, 14 Nov 2033 22:13:20 GMT", Some(now)), Some(MAX_RETRY_AFTER.as_secs()));
+        assert_eq!(until("Mon, 14 Nov 2033 22:13:20 GMT", Some(now)), Some(MAX_RETRY_AFTER.as_secs()));
         assert_eq!((until(now, Some(later)), until(later, None), until(later, Some("today"))), (None, None, None));
     }
 }
