@@ -153,25 +153,13 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
     const HOUR: Duration = Duration::from_hours(1);
 
-    #[tokio::test]
-    async fn an_entrys_moment_is_that_of_the_first_mark_that_covered_it_whatever_the_clock_did_since() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let lifecycle = Lifecycle::default();
-        let opened =
-            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
-        let (store, mut feed) = opened.expect("a new database opens");
-        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
-        let alice = UserId::new("alice").expect("a user");
-        let id = || NotificationId(uuid::Uuid::now_v7());
-        let publish = |id, about: &str| Publish {
+    fn publish(to: &UserId, id: NotificationId, about: &str) -> Publish {
+        let category = Category::new(about).expect("a category");
+        Publish {
             id,
             draft: Draft {
-                to: Audience::Users(vec![alice.clone()]),
-                content: Content {
-                    title: "x".to_owned(),
-                    category: Category::new(about).expect("a category"),
-                    ..Content::default()
-                },
+                to: Audience::Users(vec![to.clone()]),
+                content: Content { title: "x".to_owned(), category, ..Content::default() },
                 category_named: true,
                 life: Life::default(),
                 via: Via::default(),
@@ -186,11 +174,23 @@ mod tests {
                 everyone_horizon: HOUR,
                 media: Arc::new(Media::default()),
             },
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn an_entrys_moment_is_that_of_the_first_mark_that_covered_it_whatever_the_clock_did_since() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let lifecycle = Lifecycle::default();
+        let opened =
+            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
+        let (store, mut feed) = opened.expect("a new database opens");
+        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let alice = UserId::new("alice").expect("a user");
+        let id = || NotificationId(uuid::Uuid::now_v7());
         let first = id();
         let mut positions = Vec::new();
         for (id, about) in [(first, "loans"), (id(), "loans"), (id(), "orders")] {
-            let Place::Log(cursor) = store.write(publish(id, about)).await.expect("is published").place else {
+            let Place::Log(cursor) = store.write(publish(&alice, id, about)).await.expect("is published").place else {
                 panic!("it waits for nothing")
             };
             positions.push(cursor.seq);

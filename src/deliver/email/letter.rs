@@ -208,7 +208,10 @@ mod tests {
             written(&writer(None), &Parcel { written_in, ..parcel(letter) })
         };
         let fallback = in_language(Some("en"));
-        assert!(headers(&fallback).contains(&"Content-Language: en") && fallback.contains("lang=3D\"en\""), "{fallback}");
+        assert!(
+            headers(&fallback).contains(&"Content-Language: en") && fallback.contains("lang=3D\"en\""),
+            "{fallback}"
+        );
         assert!(!fallback.contains("zh-Hans"), "{fallback}");
         let unknown = in_language(None);
         assert!(!unknown.contains("Content-Language") && !unknown.contains("<html lang"), "{unknown}");
