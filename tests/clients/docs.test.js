@@ -47,7 +47,7 @@ const ELSEWHERE = {
     't check --repair --data $DATA': 'the same',
   },
   'performance.md': Object.fromEntries([
-    ...['fanout', 'publish', 'start', 'store', 'outbox', 'scale'].map((bench) => `TIDINGS_BENCH=full cargo bench --bench ${bench}`),
+    ...['fanout', 'publish', 'start', 'store', 'outbox', 'intake', 'scale'].map((bench) => `TIDINGS_BENCH=full cargo bench --bench ${bench}`),
     'cargo bench --bench encode',
   ].map((command) => [command, 'figures, not verdicts; minutes each, with a Rust toolchain'])),
   'clients/node.md': {
