@@ -208,30 +208,30 @@ impl Begin<'_> {
         let sight = reader.sight(user)?;
         interleave::point("tallies read, not loaded");
         self.tallies.lock().load(&sight, reader.head());
-        match self.resumes(reader, &sight) {
+        match self.resumes(reader, &sight)? {
             Ok(after) => self.replay(reader, &sight, after),
             Err(reason) => self.snapshot(reader, &sight, reason),
         }
     }
 
     /// The position to go on from, or why that can't be.
-    fn resumes(&self, reader: &Reader<'_>, sight: &Sight) -> Result<Seq, ResetReason> {
+    fn resumes(&self, reader: &Reader<'_>, sight: &Sight) -> Result<Result<Seq, ResetReason>, StoreError> {
         let visible = visible(sight, self.who);
-        match &self.request.resume {
+        Ok(match &self.request.resume {
             Resume::FirstVisit => Err(ResetReason::None),
             Resume::Malformed => Err(ResetReason::Malformed),
             Resume::Now => Ok(reader.head()),
             Resume::Start => {
                 // Retention takes read entries before older unread ones, so a floor may lie above what is retained.
-                let oldest = reader.positions(&visible, Kinds::NotificationsOnly, Seq::ZERO, reader.head(), 1);
-                let first = oldest.ok().and_then(|found| found.first().map(|oldest| oldest.seq.previous()));
-                Ok(visible.lowest_floor().min(first.unwrap_or(reader.head())))
+                let oldest = reader.positions(&visible, Kinds::NotificationsOnly, Seq::ZERO, reader.head(), 1)?;
+                let first = oldest.first().map_or(reader.head(), |oldest| oldest.seq.previous());
+                Ok(visible.lowest_floor().min(first))
             }
             Resume::After(cursor) if cursor.epoch != *reader.epoch() => Err(ResetReason::Epoch),
             Resume::After(cursor) if cursor.seq > reader.head() => Err(ResetReason::Ahead),
             Resume::After(cursor) if visible.floor_above(cursor.seq).is_some() => Err(ResetReason::Pruned),
             Resume::After(cursor) => Ok(cursor.seq),
-        }
+        })
     }
 
     fn replay(self, reader: &Reader<'_>, sight: &Sight, after: Seq) -> Result<Opening, StoreError> {

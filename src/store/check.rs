@@ -56,7 +56,19 @@ const TIES: &[(&str, &str)] = &[
         "collapses",
         "(owner > 0 AND owner NOT IN (SELECT id FROM topics)) OR (owner < 0 AND -owner NOT IN (SELECT id FROM users))",
     ),
+    ("profiles", "user NOT IN (SELECT id FROM users)"),
+    ("preferences", "user NOT IN (SELECT id FROM users)"),
+    ("template_versions", "name NOT IN (SELECT name FROM templates)"),
+    ("wordings", UNPUBLISHED),
+    ("letters", UNPUBLISHED),
+    // They outlive their notification, so that the message log can tell of it.
+    ("deliveries", "user NOT IN (SELECT id FROM users)"),
+    ("attempts", "delivery NOT IN (SELECT id FROM deliveries)"),
 ];
+
+/// What hangs on a notification that is neither in the log nor waits for its time.
+const UNPUBLISHED: &str =
+    "notification NOT IN (SELECT id FROM notifications) AND notification NOT IN (SELECT id FROM scheduled)";
 
 /// Numbers of the log's row: the column, and what it must be at least.
 const NUMBERS: &[(&str, &str)] = &[

@@ -145,7 +145,11 @@ async fn run(pool: Pool, queue: Arc<Mutex<mpsc::Receiver<Job>>>) {
 fn unopened(error: PoolError) -> StoreError {
     match error {
         PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => error.into(),
-        error => StoreError::Failed(error.to_string()),
+        // It was not asked for in vain by what this reader reads.
+        error => {
+            tracing::warn!(%error, "a connection for reading could not be had");
+            StoreError::Busy
+        }
     }
 }
 

@@ -149,11 +149,13 @@ impl State {
     }
 
     /// Lets these go by themselves from now on.
-    fn keep_alone(&mut self, deliveries: impl Iterator<Item = DeliveryId>) {
-        self.alone.extend(deliveries);
-        while self.alone.len() > MAX_ALONE {
-            self.alone.pop_first();
+    fn keep_alone(&mut self, deliveries: &[DeliveryId]) {
+        // What is forgotten is found again by another digest. These must be remembered, or they would be put into the same one
+        // for ever.
+        if self.alone.len() + deliveries.len() > MAX_ALONE {
+            self.alone.clear();
         }
+        self.alone.extend(deliveries.iter().copied());
     }
 
     /// These do not come again.
@@ -247,11 +249,15 @@ impl DingTalk {
                 Follows::Next(Outcome::Sent { answer })
             }
             // Of which of them that was is not said, so none of them was tried.
-            Verdict::Refused { reason } | Verdict::Unknown { reason } if kind == Kind::Digest => {
-                tracing::warn!(%robot, "DingTalk does not take a digest; each of it goes by itself now: {reason}");
-                state.keep_alone(carried.iter().copied());
-                let why = format!("{reason} (a digest; each goes by itself now)");
-                Follows::Next(Outcome::NotTried { why, after: Duration::ZERO })
+            Verdict::Refused { reason } if kind == Kind::Digest => {
+                state.keep_alone(carried);
+                Follows::Next(Outcome::NotTried { why: taken_apart(robot, &reason), after: Duration::ZERO })
+            }
+            // Nor whether it is about them at all: the next digest waits, or all of them would be taken apart for a moment's trouble.
+            Verdict::Unknown { reason } if kind == Kind::Digest => {
+                state.keep_alone(carried);
+                state.rests_until = Some(over + BUSY_REST);
+                Follows::Rest { carried: None, why: taken_apart(robot, &reason), rest: BUSY_REST }
             }
             Verdict::Refused { reason } => {
                 state.settle(carried);
@@ -260,7 +266,7 @@ impl DingTalk {
             Verdict::Unknown { reason } => {
                 tracing::warn!(%robot, "DingTalk does not take a message, for a reason that is not known here: {reason}");
                 // Nor does it get into anybody's digest.
-                state.keep_alone(carried.iter().copied());
+                state.keep_alone(carried);
                 Follows::Next(Outcome::Later { reason, after: None })
             }
             Verdict::TooFast { reason } => {
@@ -286,6 +292,12 @@ impl DingTalk {
         let reply = self.poster.post(&address, message.to_json()).await;
         answer::read(reply, robot.token())
     }
+}
+
+/// Tells that a digest was not taken; why what it carried was not tried.
+fn taken_apart(robot: &RobotName, reason: &str) -> String {
+    tracing::warn!(%robot, "DingTalk does not take a digest; each of it goes by itself now: {reason}");
+    format!("{reason} (a digest; each goes by itself now)")
 }
 
 /// What became of each parcel, as far as it is known.

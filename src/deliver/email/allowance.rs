@@ -63,7 +63,7 @@ impl Allowance {
     /// Whether one more mail may begin beside these.
     pub(super) fn place(&mut self, lines: Lines, at: Instant) -> Place {
         while let Some(raise_at) = self.raise_at.filter(|raise_at| *raise_at <= at) {
-            self.now += 1;
+            self.now = (self.now + 1).min(self.most);
             self.raise_at = (self.now < self.most).then_some(raise_at + RAISE_AFTER);
         }
         if let Some(until) = self.shut_until.filter(|until| *until > at) {
@@ -84,6 +84,9 @@ impl Allowance {
     /// One was opened, so that so many are: they are allowed, whatever was thought before.
     pub(super) fn opened(&mut self, open: usize) {
         self.now = self.now.max(open.min(self.most));
+        if self.now == self.most {
+            self.raise_at = None;
+        }
     }
 
     /// A line was not let in, beside so many others of ours that work. Whether that is because they are there, so that there are
@@ -152,6 +155,14 @@ mod tests {
         assert_eq!(allowance.lower(4, later), Lowered::To(4));
         assert_eq!(allowance.place(working(15), at + RAISE_AFTER * 20), Place::Free);
         assert_eq!(allowance.place(working(16), at + RAISE_AFTER * 20), Place::Taken(None));
+    }
+
+    #[test]
+    fn there_are_never_more_than_the_settings_allow() {
+        let (mut allowance, at) = (Allowance::new(4), Instant::now());
+        assert_eq!(allowance.lower(2, at), Lowered::To(2));
+        allowance.opened(4);
+        assert_eq!(allowance.place(working(4), at + RAISE_AFTER * 3), Place::Taken(None));
     }
 
     #[test]

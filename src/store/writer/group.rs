@@ -68,6 +68,8 @@ pub(super) struct Outcome {
     pub(super) parts: Vec<Part>,
     /// Nothing may be written any more.
     pub(super) failure: Option<Failure>,
+    /// Something could not be read; what SQLite says of it.
+    pub(super) unreadable: Option<String>,
 }
 
 /// Operations that shared one transaction.
@@ -199,7 +201,10 @@ impl Log<'_> {
                 tracing::warn!(%error, "the database is held by another program, or memory or files are short");
                 StoreError::Busy
             }
-            Fault::Unreadable => StoreError::Unreadable(cause),
+            Fault::Unreadable => {
+                self.outcome.unreadable = Some(cause.clone());
+                StoreError::Unreadable(cause)
+            }
             Fault::Operation => {
                 tracing::error!(%error, "an operation failed; nothing of it is stored");
                 StoreError::Failed(cause)

@@ -276,11 +276,14 @@ impl Writer {
     /// Tells the feed, then those who wait; breaks where nothing may be written any more. Sequential: one task drains the
     /// feed, so its order is commit order.
     async fn publish(&self, outcome: Outcome, state: &State) -> ControlFlow<()> {
-        let Outcome { parts, failure } = outcome;
+        let Outcome { parts, failure, unreadable } = outcome;
         // Before anybody is answered: who is refused and then looks must find the reason.
         self.trouble.tell_full(state.hold.space());
         if let Some(failure) = &failure {
             self.trouble.fail(failure.clone());
+        }
+        if let Some(cause) = &unreadable {
+            self.trouble.tell_unreadable(cause);
         }
         for Part { jobs, result, commit } in parts {
             self.metrics.batch.observe(u32::try_from(jobs.len()).unwrap_or(u32::MAX).into());
@@ -297,9 +300,6 @@ impl Writer {
                 }
                 // The fan-out outlives the writer; should it be gone, the process is ending.
                 let _ = self.feed.send(commit).await;
-            }
-            if let Err(StoreError::Unreadable(cause)) = &result {
-                self.trouble.tell_unreadable(cause);
             }
             for job in jobs {
                 interleave::point("told, not answered");

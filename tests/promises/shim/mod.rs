@@ -113,7 +113,8 @@ impl Record {
 pub enum Honesty {
     /// It honours a flush.
     Honest,
-    /// It forgets flushes of the log of writes, as `synchronous=NORMAL` would not ask for them.
+    /// It forgets every flush of the log of writes: those that `synchronous=NORMAL` would not ask for, and those before a
+    /// checkpoint, which it would.
     ForgetsTheLog,
     /// It loses a sector of what it has flushed.
     LosesSectors,
