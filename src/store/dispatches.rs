@@ -340,22 +340,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lifecycle::Lifecycle;
-    use crate::metrics::Metrics;
     use crate::model::{Audience, Content, Draft, Edit, Email, Life, Mail, Principal, ProfileEdit, Via};
-    use crate::store::{Config, Ending, Policy, Publish, PutProfile, Store, Turn, Unknown, Verdict, Wanted, When};
+    use crate::store::{Ending, Policy, Publish, PutProfile, Turn, Unknown, Verdict, Wanted, When, scratch};
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
     const DAY: Duration = Duration::from_hours(24);
 
     #[tokio::test]
     async fn what_was_settled_long_ago_is_forgotten_with_its_attempts_and_what_waits_is_kept() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let lifecycle = Lifecycle::default();
-        let opened =
-            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
-        let (store, mut feed) = opened.expect("a new database opens");
-        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let (store, lifecycle, _directory) = scratch::open(NOW).await;
         let users: Vec<UserId> = ["alice", "bob"].map(|name| UserId::new(name).expect("a user")).into();
         for user in &users {
             let email = Edit::Set(Email::new(&format!("{user}@a.example")).expect("an address"));

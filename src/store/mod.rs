@@ -46,6 +46,8 @@ mod restore;
 mod retention;
 mod revocations;
 mod schedule;
+#[cfg(test)]
+mod scratch;
 mod sight;
 mod sql;
 #[cfg(test)]

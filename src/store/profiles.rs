@@ -184,13 +184,10 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
-    use crate::lifecycle::Lifecycle;
-    use crate::metrics::Metrics;
     use crate::model::{Category, PreferenceEdit};
-    use crate::store::{Appear, Config, ForgetUser, Forgotten, Store};
+    use crate::store::{Appear, ForgetUser, Forgotten, Store, scratch};
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
     const DAY: Duration = Duration::from_hours(24);
@@ -205,12 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_erasure_that_comes_before_a_click_on_a_link_is_not_undone_by_it() {
-        let directory = tempfile::tempdir().expect("a directory for the database");
-        let lifecycle = Lifecycle::default();
-        let opened =
-            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
-        let (store, mut feed) = opened.expect("a new database opens");
-        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let (store, _lifecycle, _directory) = scratch::open(NOW).await;
         let user = UserId::new("alice").expect("a user");
         let known = async |store: &Store| {
             let user = user.clone();

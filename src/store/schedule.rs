@@ -439,22 +439,15 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::lifecycle::Lifecycle;
-    use crate::metrics::Metrics;
     use crate::model::{Mail, Media, Medium};
-    use crate::store::{Config, Store, Unknown};
+    use crate::store::{Unknown, scratch};
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
     const HOUR: Duration = Duration::from_hours(1);
 
     #[tokio::test]
     async fn what_falls_due_while_too_many_deliveries_are_made_is_tried_again_and_holds_up_nothing() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let lifecycle = Lifecycle::default();
-        let opened =
-            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
-        let (store, mut feed) = opened.expect("a new database opens");
-        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let (store, lifecycle, _directory) = scratch::open(NOW).await;
         let media = Media { email: Some(Mail { domain: "a.example".to_owned() }), dingtalk: None };
         let policy =
             Policy { topics: Unknown::Create, users: Unknown::Create, everyone_horizon: HOUR, media: Arc::new(media) };
@@ -480,7 +473,7 @@ mod tests {
         store.write(schedule("for the inbox", Vec::new())).await.expect("is scheduled");
 
         // The first and the last of as many as there may be.
-        let log = Connection::open(directory.path().join("tidings.db")).expect("the log opens");
+        let log = Connection::open(store.path()).expect("the log opens");
         let held = "INSERT INTO expansions (id, notification, kind, seq, media, category, upto, created_at)
                     VALUES (?1, randomblob(16), 4, 0, 0, '', 0, 0)";
         for at in [1, super::super::expansions::MAX_EXPANSIONS] {

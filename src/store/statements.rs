@@ -11,13 +11,12 @@ use tempfile::TempDir;
 
 use super::writer::Operation;
 use super::{
-    AskedBy, Config, Follow, Policy, Publish, Store, Unknown, deaths, deliveries, dispatches, erase, expansions,
-    export, follows, idempotency, inbox, keys, leases, letters, log, marks, notifications, placed, profiles, publish,
-    reader, recount, rehearsal, replay, retention, revocations, schedule, sight, states, status, strays, templates,
+    AskedBy, Follow, Policy, Publish, Store, Unknown, deaths, deliveries, dispatches, erase, expansions, export,
+    follows, idempotency, inbox, keys, leases, letters, log, marks, notifications, placed, profiles, publish, reader,
+    recount, rehearsal, replay, retention, revocations, schedule, scratch, sight, states, status, strays, templates,
     tickets, topics, users, wordings,
 };
 use crate::lifecycle::Lifecycle;
-use crate::metrics::Metrics;
 use crate::model::{
     Audience, Category, CategoryCounts, Content, Draft, NotificationId, Seq, Timestamp, TopicName, UserId, UserKey,
 };
@@ -73,13 +72,7 @@ struct Bench {
 
 impl Bench {
     async fn open() -> Self {
-        let directory = tempfile::tempdir().expect("a directory for the database");
-        let lifecycle = Lifecycle::default();
-        let opened =
-            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
-        let (store, mut feed) = opened.expect("a new database opens");
-        // Nobody looks at the commit feed here, but it must be drained or the writer waits.
-        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let (store, lifecycle, directory) = scratch::open(NOW).await;
         let database = Connection::open(store.path()).expect("the database opens a second time");
         Self { store, database, lifecycle, _directory: directory }
     }

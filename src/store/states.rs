@@ -142,13 +142,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::lifecycle::Lifecycle;
-    use crate::metrics::Metrics;
     use crate::model::{
         Audience, Category, Content, Draft, Life, Mark, MarkAs, MarkTarget, Media, NotificationId, Principal, UserId,
         Via,
     };
-    use crate::store::{Config, MarkEntries, Place, Policy, Publish, Store, Unknown, When, notifications};
+    use crate::store::{MarkEntries, Place, Policy, Publish, Unknown, When, notifications, scratch};
 
     const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
     const HOUR: Duration = Duration::from_hours(1);
@@ -179,12 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_entrys_moment_is_that_of_the_first_mark_that_covered_it_whatever_the_clock_did_since() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let lifecycle = Lifecycle::default();
-        let opened =
-            Store::open(directory.path(), NOW, &Config::default(), Arc::new(Metrics::default()), &lifecycle).await;
-        let (store, mut feed) = opened.expect("a new database opens");
-        lifecycle.spawn_core(async move { while feed.recv().await.is_some() {} });
+        let (store, lifecycle, _directory) = scratch::open(NOW).await;
         let alice = UserId::new("alice").expect("a user");
         let id = || NotificationId(uuid::Uuid::now_v7());
         let first = id();
